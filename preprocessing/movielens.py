@@ -1,0 +1,259 @@
+"""MovieLens-1M: from the official archive, its folder or the released single CSV to three encoded splits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from preprocessing.download import DATA_FOLDER, DownloadError, download, find_data
+from preprocessing.encode import SparseField, TowerEncoder, VarLenField
+from preprocessing.errors import UserError
+from preprocessing.protocols import PROTOCOLS, check_both_classes, drop_users_without_positive, label_means, split_rows
+from preprocessing.sample import SAMPLE_PROBABILITIES, write_movielens_sample
+from preprocessing.tables import Dataset, Table
+from preprocessing.text_tables import parse_csv, parse_separated
+
+RATINGS, USERS, MOVIES = "ratings.dat", "users.dat", "movies.dat"
+OFFICIAL_FILES = {
+    RATINGS: {"user_id": "int", "movie_id": "int", "rating": "int", "timestamp": "int"},
+    USERS: {"user_id": "int", "gender": "str", "age": "int", "occupation": "int", "zipcode": "str"},
+    MOVIES: {"movie_id": "int", "title": "str", "genres": "str"},
+}
+RELEASED_CSV = {
+    "user_id": "int",
+    "movie_id": "int",
+    "rating": "int",
+    "timestamp": "int",
+    "gender": "str",
+    "age": "int",
+    "occupation": "int",
+    "zipcode": "str",
+    "title": "str",
+    "genres": "str",
+}
+USER_FIELDS = ("user_id", "gender", "age", "occupation")
+
+ARCHIVE = "ml-1m.zip"
+ARCHIVE_URL = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
+ARCHIVE_BYTES = 5_917_549
+ARCHIVE_SHA256 = "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20"
+
+
+@dataclass
+class RawMovieLens:
+    """The three raw tables, cleaned, and what was seen on the way."""
+
+    ratings: pd.DataFrame  # user_id, movie_id, rating, timestamp
+    users: pd.DataFrame  # user_id, gender, age, occupation
+    movies: pd.DataFrame  # movie_id, title, genres
+    sha256: str
+    probabilities: np.ndarray | None = None  # of label 1, a row per rating; synthetic data only
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def load_movielens(
+    path: str | Path,
+    protocol: str = "strict",
+    embedding_dim: int = 32,
+    split_seed: int = 1023,
+    strict_data: bool = False,
+) -> Dataset:
+    """Read, split and encode MovieLens-1M.
+
+    The label is 1 for a rating above 3 and 0 below; ratings of exactly 3 are left out. Users have user_id,
+    gender, age, occupation and user_mean_rating; movies have movie_id, genres (multi-hot, mean-pooled) and
+    item_mean_rating. The splits depend on `protocol` and `split_seed` alone.
+
+    Args:
+        path: ml-1m.zip, a folder with ratings.dat, users.dat and movies.dat, or the released CSV.
+        protocol: "strict", "paper" or "temporal"; see preprocessing/protocols.py.
+        strict_data: refuse ratings of unknown users or movies, where the default drops and counts them.
+    Raises UserError for whatever is wrong with the files.
+    """
+    if protocol not in PROTOCOLS:
+        raise UserError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
+    raw = read_movielens(path, strict_data)
+    kept = np.flatnonzero(raw.ratings["rating"].to_numpy() != 3)
+    ratings = raw.ratings.iloc[kept]
+    labels = (ratings["rating"].to_numpy() > 3).astype(np.int8)
+    users, movies = ratings["user_id"].to_numpy(), ratings["movie_id"].to_numpy()
+    times = ratings["timestamp"].to_numpy()
+
+    splits = split_rows(protocol, times, split_seed)
+    if protocol == "paper":
+        splits = drop_users_without_positive(users, labels, splits)
+    check_both_classes(labels, splits)
+
+    user_frame = raw.users.set_index("user_id", drop=False)
+    movie_frame = raw.movies.set_index("movie_id", drop=False)
+    user_rows, movie_rows = user_frame.index.get_indexer(users), movie_frame.index.get_indexer(movies)
+    train_users = user_frame.iloc[np.unique(user_rows[splits.train])]
+    train_movies = movie_frame.iloc[np.unique(movie_rows[splits.train])]
+    user_fields = [SparseField.fit(name, train_users[name]) for name in USER_FIELDS]
+    movie_fields = [
+        SparseField.fit("movie_id", train_movies["movie_id"]),
+        VarLenField.fit("genres", train_movies["genres"]),
+    ]
+    # Each user and movie is encoded once, then spread over its ratings.
+    features = {f.name: f.encode(user_frame)[user_rows] for f in user_fields}
+    features |= {f.name: f.encode(movie_frame)[movie_rows] for f in movie_fields}
+
+    statistics = {}
+    for name, key, keys in (("user_mean_rating", "user_id", users), ("item_mean_rating", "movie_id", movies)):
+        statistics[name], values = label_means(protocol, name, key, keys, labels, times, splits, split_seed)
+        features[name] = values[:, None]
+    user_encoder = TowerEncoder([*user_fields, statistics["user_mean_rating"]])
+    movie_encoder = TowerEncoder([*movie_fields, statistics["item_mean_rating"]])
+
+    def table(rows: np.ndarray) -> Table:
+        return Table(
+            features={name: torch.from_numpy(values[rows]) for name, values in features.items()},
+            labels=torch.from_numpy(labels[rows].astype(np.float32)),
+            groups=user_rows[rows].astype(np.int32),
+            rows=kept[rows],
+        )
+
+    settings = {"protocol": protocol, "split_seed": split_seed, "format": 1}
+    fingerprint = hashlib.sha256(json.dumps([raw.sha256, settings], sort_keys=True).encode()).hexdigest()
+    counts = raw.counts | {
+        "ratings_of_3_left_out": len(raw.ratings) - len(kept),
+        "train": len(splits.train),
+        "valid": len(splits.valid),
+        "test": len(splits.test),
+        "users_in_train": len(train_users),
+        "movies_in_train": len(train_movies),
+    }
+    return Dataset(
+        name="movielens",
+        protocol=protocol,
+        train=table(splits.train),
+        valid=table(splits.valid),
+        test=table(splits.test),
+        user_columns=user_encoder.columns(embedding_dim),
+        item_columns=movie_encoder.columns(embedding_dim),
+        user_encoder=user_encoder,
+        item_encoder=movie_encoder,
+        fingerprint=fingerprint,
+        source=str(path),
+        counts=counts,
+        probabilities=None if raw.probabilities is None else raw.probabilities[kept[splits.test]],
+    )
+
+
+def read_movielens(path: str | Path, strict_data: bool = False) -> RawMovieLens:
+    """Read the raw tables and drop what contradicts itself; see `load_movielens` for the arguments."""
+    path = Path(path)
+    is_csv = path.is_file() and path.suffix.lower() in (".csv", ".txt")
+    raw = _read_released_csv(path) if is_csv else _read_official(path)
+    ratings = raw.ratings
+    outside = np.flatnonzero(~ratings["rating"].between(1, 5))
+    if len(outside):
+        where = f"{path.name if is_csv else RATINGS}, line {outside[0] + 1 + is_csv}"  # a CSV begins with its header
+        raise UserError(
+            f"{where}: expected a rating from 1 to 5, got {ratings['rating'].iloc[outside[0]]}; "
+            f"{len(outside)} such line(s), mend or remove them."
+        )
+    raw.counts["ratings_read"] = len(ratings)
+    for key, frame, where in (("user_id", raw.users, USERS), ("movie_id", raw.movies, MOVIES)):
+        repeated = frame[key][frame[key].duplicated()]
+        if len(repeated):
+            raise UserError(
+                f"{where}: expected each {key} once, got {repeated.iloc[0]} again; remove the repeated lines."
+            )
+        known = raw.ratings[key].isin(frame[key]).to_numpy()
+        if not known.all():
+            missing = raw.ratings[key][~known].unique()
+            named = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+            if strict_data:
+                raise UserError(
+                    f"{where}: expected every rated {key}, {len(missing)} missing ({named}) with {(~known).sum()} "
+                    "ratings; complete the file, or leave out --strict-data to drop those ratings."
+                )
+            raw.counts[f"ratings_dropped_{key}_not_in_{where}"] = int((~known).sum())
+            print(f"{where}: {len(missing)} rated {key}(s) missing ({named}); dropped their {(~known).sum()} ratings.")
+            raw.ratings = raw.ratings[known]
+            if raw.probabilities is not None:
+                raw.probabilities = raw.probabilities[known]
+    raw.counts["ratings_kept"] = len(raw.ratings)
+    return raw
+
+
+def locate_movielens(named: str | None = None) -> Path:
+    """The files to train on: `named`, $INTTOWER_DATA, data/, the official download, or the synthetic sample.
+
+    Raises UserError where a named place does not hold them, or a download has the wrong checksum.
+    """
+    found = find_data(named, find_movielens, f"MovieLens-1M ({ARCHIVE}, or a folder with {', '.join(OFFICIAL_FILES)})")
+    if found is not None:
+        return found
+    print(f"no MovieLens-1M in {DATA_FOLDER.name}/; fetching {ARCHIVE_URL}", flush=True)
+    try:
+        return download(ARCHIVE_URL, DATA_FOLDER / ARCHIVE, ARCHIVE_SHA256, ARCHIVE_BYTES)
+    except DownloadError as error:
+        print(error)
+        return write_movielens_sample(DATA_FOLDER / "sample-ml-1m")
+
+
+def find_movielens(folder: Path) -> Path | None:
+    """The MovieLens files in a folder, or None: ratings.dat itself, ml-1m/, ml-1m.zip or movielens.csv/.txt."""
+    if (folder / RATINGS).is_file():
+        return folder
+    if (folder / "ml-1m" / RATINGS).is_file():
+        return folder / "ml-1m"
+    for name in (ARCHIVE, "movielens.csv", "movielens.txt"):
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def _read_official(path: Path) -> RawMovieLens:
+    contents = _read_zip(path) if path.is_file() else _read_folder(path)
+    frames = {name: parse_separated(name, contents[name], b"::", columns) for name, columns in OFFICIAL_FILES.items()}
+    digest = hashlib.sha256(b"".join(hashlib.sha256(contents[name]).digest() for name in OFFICIAL_FILES)).hexdigest()
+    probabilities = None
+    if SAMPLE_PROBABILITIES in contents:
+        probabilities = np.array(contents[SAMPLE_PROBABILITIES].split(), dtype=np.float64)
+    return RawMovieLens(frames[RATINGS], frames[USERS], frames[MOVIES], digest, probabilities)
+
+
+def _read_folder(folder: Path) -> dict[str, bytes]:
+    contents = {}
+    for name in OFFICIAL_FILES:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: expected {', '.join(OFFICIAL_FILES)}, got no {name}; add or rename it.")
+        contents[name] = (folder / name).read_bytes()
+    if (folder / SAMPLE_PROBABILITIES).is_file():
+        contents[SAMPLE_PROBABILITIES] = (folder / SAMPLE_PROBABILITIES).read_bytes()
+    return contents
+
+
+def _read_zip(path: Path) -> dict[str, bytes]:
+    """The members are read in place; nothing is unpacked to disk, so no path in an archive can lead anywhere."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {Path(info.filename).name: info for info in archive.infolist() if not info.is_dir()}
+            missing = [name for name in OFFICIAL_FILES if name not in members]
+            if missing:
+                raise UserError(f"{path}: expected {', '.join(OFFICIAL_FILES)} inside, got no {', '.join(missing)}.")
+            return {name: archive.read(members[name]) for name in OFFICIAL_FILES}
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: expected a whole zip archive, got a damaged one ({error}); fetch it again."
+        ) from error
+
+
+def _read_released_csv(path: Path) -> RawMovieLens:
+    content = path.read_bytes()
+    frame = parse_csv(path.name, content, RELEASED_CSV)
+    users = frame.drop_duplicates("user_id")[["user_id", "gender", "age", "occupation", "zipcode"]]
+    movies = frame.drop_duplicates("movie_id")[["movie_id", "title", "genres"]]
+    ratings = frame[["user_id", "movie_id", "rating", "timestamp"]]
+    return RawMovieLens(ratings, users, movies, hashlib.sha256(content).hexdigest())
