@@ -1,0 +1,254 @@
+"""IntTower: a two-tower model whose towers interact at every layer, and stay apart (CIKM 2022).
+
+Shapes: B batch, F fields of one tower, D embedding size, L levels, W layer width, H user heads, G item heads,
+K head size, P positive pairs, E flattened heads.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.layers import MLP, FieldEmbedding
+from preprocessing.errors import UserError
+from preprocessing.inputs import SparseFeat
+from preprocessing.utils import fe_score
+
+
+class LightSE(nn.Module):
+    """Reweight a tower's field embeddings by learned importance: E + E * softmax(W mean(E) + b).
+
+    Args:
+        field_size: number of fields F; W is F x F.
+        embedding_size: size D of each; the layer works for any.
+        residual: add the input, as the seed's listing does; False gives E * softmax(...) alone.
+    """
+
+    def __init__(self, field_size: int, embedding_size: int = 32, residual: bool = True):
+        super().__init__()
+        self.field_size = field_size
+        self.embedding_size = embedding_size
+        self.residual = residual
+        self.excitation = nn.Linear(field_size, field_size)
+
+    def forward(self, fields_BFD: Tensor) -> Tensor:
+        if fields_BFD.dim() != 3 or fields_BFD.shape[1] != self.field_size:
+            raise UserError(
+                f"LightSE: expected fields of shape (batch, {self.field_size}, embedding size), "
+                f"got {tuple(fields_BFD.shape)}; list every sparse and varlen column of the tower."
+            )
+        weights_BF = self.excitation(fields_BFD.mean(dim=-1)).softmax(dim=-1)
+        reweighted_BFD = fields_BFD * weights_BF.unsqueeze(-1)
+        return fields_BFD + reweighted_BFD if self.residual else reweighted_BFD
+
+
+class Tower(nn.Module):
+    """One side: embed the fields, reweight them with LightSE, run the fully connected layers."""
+
+    def __init__(
+        self, columns: list, hidden_units: tuple[int, ...], dropout: float, light_se_residual: bool, init_std: float
+    ):
+        super().__init__()
+        self.embedding = FieldEmbedding(columns, init_std)
+        num_fields, embedding_dim = self.embedding.num_fields, self.embedding.embedding_dim
+        self.light_se = LightSE(num_fields, embedding_dim, light_se_residual) if num_fields else None
+        self.input_dim = num_fields * embedding_dim + self.embedding.num_dense
+        self.mlp = MLP(self.input_dim, hidden_units, dropout)
+
+    def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
+        """The tower's input and the output of each of its layers: L + 1 tensors (B, W)."""
+        fields_BFD, dense_BN = self.embedding(features)
+        inputs = []
+        if fields_BFD is not None:
+            inputs.append(self.light_se(fields_BFD).flatten(1))
+        if dense_BN is not None:
+            inputs.append(dense_BN)
+        x_BW = torch.cat(inputs, dim=1)
+        return [x_BW, *self.mlp(x_BW)]
+
+
+class FEBlock(nn.Module):
+    """Compare each user level with the last item layer, head by head (IntTower, FE-Block).
+
+    Level i of the user tower is projected to H heads of size K, the last item layer to G heads of size K. The
+    logit is the sum over levels of fe_score's MaxSim, plus a bias.
+
+    Args:
+        user_widths: width of the user layer behind each scored level.
+        item_width: width of the item layer.
+    """
+
+    def __init__(self, user_widths: list[int], item_width: int, user_head: int, item_head: int, field_dim: int):
+        super().__init__()
+        self.user_head, self.item_head, self.field_dim = user_head, item_head, field_dim
+        self.user_projections = nn.ModuleList(nn.Linear(width, user_head * field_dim) for width in user_widths)
+        self.item_projection = nn.Linear(item_width, item_head * field_dim)
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def encode_user(self, layers: list[Tensor]) -> list[Tensor]:
+        """The heads of each level, L tensors (B, H * K)."""
+        return [project(layer_BW) for project, layer_BW in zip(self.user_projections, layers, strict=True)]
+
+    def encode_item(self, layer_BW: Tensor) -> list[Tensor]:
+        """The heads of the item, one tensor (B, G * K)."""
+        return [self.item_projection(layer_BW)]
+
+    def score(self, user: list[Tensor], item: list[Tensor]) -> Tensor:
+        """Logits (B,)."""
+        head_dims = [self.field_dim] * len(user)
+        return fe_score(user, item, self.user_head, self.item_head, head_dims, head_dims) + self.bias
+
+    def forward(self, user_layers: list[Tensor], item_layer_BW: Tensor) -> Tensor:
+        return self.score(self.encode_user(user_layers), self.encode_item(item_layer_BW))
+
+
+class CIR(nn.Module):
+    """Contrastive interaction regularisation: pull matching pairs together (IntTower, CIR).
+
+    InfoNCE over the pairs with label 1: -log exp(sim(u, v) / t) / sum over the batch's items v' of
+    exp(sim(u, v') / t), averaged over those pairs. The paper leaves sim, t and the set of items open as far as
+    we could find. Ours: cosine similarity, all items of the batch, and further rows of the pair's own item are
+    left out of the sum, since they would be pushed away from the user who likes them.
+    """
+
+    def __init__(self, temperature: float = 0.1):
+        super().__init__()
+        if temperature <= 0:
+            raise UserError(f"cir_temperature: expected a number above 0, got {temperature}.")
+        self.temperature = temperature
+
+    def forward(self, user_BE: Tensor, item_BE: Tensor, labels_B: Tensor, item_ids_B: Tensor) -> Tensor:
+        """The loss, a scalar; 0 for a batch without a positive pair."""
+        positive_P = torch.nonzero(labels_B > 0.5)[:, 0]
+        if len(positive_P) == 0:
+            return (user_BE.sum() + item_BE.sum()) * 0.0
+        user_PE = functional.normalize(user_BE[positive_P], dim=1)
+        similarity_PB = user_PE @ functional.normalize(item_BE, dim=1).T / self.temperature
+        same_item_PB = item_ids_B[positive_P, None] == item_ids_B[None, :]
+        same_item_PB[torch.arange(len(positive_P), device=positive_P.device), positive_P] = False
+        return functional.cross_entropy(similarity_PB.masked_fill(same_item_PB, -torch.inf), positive_P)
+
+
+class IntTower(nn.Module):
+    """Two towers with LightSE, joined by the FE-Block, trained with CIR beside the cross-entropy.
+
+    Args:
+        user_feature_columns, item_feature_columns: the columns of each tower; the first SparseFeat of the item
+            tower is taken as the item's id.
+        field_dim: head size K.
+        user_head, item_head: numbers of heads H and G.
+        dnn_hidden_units: widths of both towers' layers.
+        levels: the user layers that are scored: "all", "last", or indices such as [0, 2]. (For fast serving the
+            seed's text scores the last level, its code the one with index 0; both can be had.)
+        fe_input: project each layer's "output", as the paper's figure draws it, or its "input", as released.
+        light_se_residual: see LightSE.
+        cir_weight: CIR's share in the loss; 0 leaves it out.
+        cir_temperature: see CIR.
+        init_std: standard deviation of the initial embeddings.
+        device: where the parameters are put.
+    """
+
+    auxiliary = True  # called with labels, it gives its auxiliary losses too
+
+    def __init__(
+        self,
+        user_feature_columns: list,
+        item_feature_columns: list,
+        field_dim: int = 16,
+        task: str = "binary",
+        dnn_dropout: float = 0.3,
+        device: str | torch.device = "cpu",
+        user_head: int = 4,
+        item_head: int = 4,
+        dnn_hidden_units: tuple[int, ...] = (300, 300, 128),
+        levels: str | list[int] = "all",
+        fe_input: str = "output",
+        light_se_residual: bool = True,
+        cir_weight: float = 1.0,
+        cir_temperature: float = 0.1,
+        init_std: float = 1e-4,
+    ):
+        super().__init__()
+        if task != "binary":
+            raise UserError(f"task: expected 'binary', got {task!r}; IntTower gives the logit of a click.")
+        if fe_input not in ("output", "input"):
+            raise UserError(f"fe_input: expected 'output' or 'input', got {fe_input!r}.")
+        if min(field_dim, user_head, item_head) < 1:
+            raise UserError(f"heads: expected 1 or more, got {user_head} x {item_head} heads of size {field_dim}.")
+        if not dnn_hidden_units:
+            raise UserError("dnn_hidden_units: expected at least one layer, got none.")
+        self.levels = parse_levels(levels, len(dnn_hidden_units))
+        # A tower gives its input and then each layer's output, so a level's own input stands one place earlier.
+        offset = 1 if fe_input == "output" else 0
+        self.user_layers = [level + offset for level in self.levels]
+        self.item_layer = len(dnn_hidden_units) - 1 + offset
+        # Layers above the last one that is scored would get no gradient; they are not built.
+        user_units, item_units = dnn_hidden_units[: self.user_layers[-1]], dnn_hidden_units[: self.item_layer]
+        self.user_tower = Tower(user_feature_columns, user_units, dnn_dropout, light_se_residual, init_std)
+        self.item_tower = Tower(item_feature_columns, item_units, dnn_dropout, light_se_residual, init_std)
+        user_widths = [self.user_tower.input_dim, *user_units]
+        item_width = [self.item_tower.input_dim, *item_units][-1]
+        self.fe_block = FEBlock(
+            [user_widths[layer] for layer in self.user_layers], item_width, user_head, item_head, field_dim
+        )
+        self.user_feature_names = self.user_tower.embedding.feature_names
+        self.item_feature_names = self.item_tower.embedding.feature_names
+        self.cir = CIR(cir_temperature)
+        self.cir_weight = cir_weight
+        self.item_id = next((c.name for c in item_feature_columns if isinstance(c, SparseFeat)), None)
+        if cir_weight and self.item_id is None:
+            raise UserError(
+                "cir_weight: expected a SparseFeat with the item's id in the item tower, got none; set it to 0."
+            )
+        self.to(device)
+
+    @classmethod
+    def from_columns(cls, user_feature_columns: list, item_feature_columns: list, **options) -> IntTower:
+        """The constructor under the name that every model here has."""
+        return cls(user_feature_columns, item_feature_columns, **options)
+
+    def encode_user(self, features: dict[str, Tensor]) -> list[Tensor]:
+        """The user's heads at each scored level: L tensors (B, H * K)."""
+        layers = self.user_tower(features)
+        return self.fe_block.encode_user([layers[layer] for layer in self.user_layers])
+
+    def encode_item(self, features: dict[str, Tensor]) -> list[Tensor]:
+        """The item's heads: one tensor (B, G * K)."""
+        return self.fe_block.encode_item(self.item_tower(features)[self.item_layer])
+
+    def score(self, user: list[Tensor], item: list[Tensor]) -> Tensor:
+        """Logits (B,) of encoded pairs; one user or one item row meets every row of the other side."""
+        return self.fe_block.score(user, item)
+
+    def forward(self, features: dict[str, Tensor], labels: Tensor | None = None):
+        """Logits (B,); with labels, also the auxiliary losses by name, each weighted as it enters the loss."""
+        user, item = self.encode_user(features), self.encode_item(features)
+        logits_B = self.score(user, item)
+        if labels is None:
+            return logits_B
+        if not self.cir_weight:
+            return logits_B, {}
+        user_BE, item_BE = self._contrasted(user[-1], item[-1])
+        return logits_B, {"cir": self.cir_weight * self.cir(user_BE, item_BE, labels, features[self.item_id])}
+
+    def _contrasted(self, user_BE: Tensor, item_BE: Tensor) -> tuple[Tensor, Tensor]:
+        # With unequal numbers of heads the flattened vectors differ in length; their mean heads do not.
+        block = self.fe_block
+        if block.user_head == block.item_head:
+            return user_BE, item_BE
+        return (
+            user_BE.view(-1, block.user_head, block.field_dim).mean(1),
+            item_BE.view(-1, block.item_head, block.field_dim).mean(1),
+        )
+
+
+def parse_levels(levels: str | list[int], num_layers: int) -> list[int]:
+    """Indices of the scored user layers, ascending; raises UserError for any that do not exist."""
+    if levels == "all":
+        return list(range(num_layers))
+    if levels == "last":
+        return [num_layers - 1]
+    if isinstance(levels, str) or not levels or not all(0 <= level < num_layers for level in levels):
+        raise UserError(f"levels: expected 'all', 'last' or indices from 0 to {num_layers - 1}, got {levels!r}.")
+    return sorted(set(levels))

@@ -1,0 +1,113 @@
+"""Layers that the models share: field embeddings, the fully connected tower, dropout.
+
+Shapes: B batch, F fields of one tower, D embedding size, T padded length, N dense inputs, W layer width.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from preprocessing.errors import UserError
+from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
+
+
+class FieldEmbedding(nn.Module):
+    """Embed the sparse and varlen columns of one tower and gather its dense ones.
+
+    Columns that share an `embedding_name` share a table. Id 0 is padding: its row is zero and stays zero, and a
+    varlen field is pooled over the other ids only (`combiner` "mean", "sum" or "max"; an empty list gives zeros).
+
+    Raises UserError where the sparse columns differ in embedding_dim or there are no columns at all.
+    """
+
+    def __init__(self, columns: list, init_std: float = 1e-4):
+        super().__init__()
+        self.sparse = [c for c in columns if isinstance(c, SparseFeat)]
+        self.varlen = [c for c in columns if isinstance(c, VarLenSparseFeat)]
+        self.dense = [c for c in columns if isinstance(c, DenseFeat)]
+        if not columns:
+            raise UserError("columns: expected at least one feature column in each tower, got an empty list.")
+        dims = {c.name: c.embedding_dim for c in self.sparse + self.varlen}
+        if len(set(dims.values())) > 1:
+            raise UserError(f"columns: expected one embedding_dim within a tower, got {dims}; make them equal.")
+        self.num_fields = len(dims)
+        self.embedding_dim = next(iter(dims.values()), 0)
+        self.num_dense = sum(c.dimension for c in self.dense)
+        lengths = [c.length_name for c in self.varlen if c.length_name is not None]
+        self.feature_names = [c.name for c in columns] + lengths
+        self.tables = nn.ModuleDict()
+        for column in self.sparse + self.varlen:
+            if column.embedding_name not in self.tables:
+                table = nn.Embedding(column.vocabulary_size, column.embedding_dim, padding_idx=0)
+                nn.init.normal_(table.weight, std=init_std)
+                with torch.no_grad():
+                    table.weight[0].zero_()
+                self.tables[column.embedding_name] = table
+
+    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
+        """Embedded fields (B, F, D) and dense inputs (B, N); None for what the tower has none of."""
+        embedded = [self.tables[c.embedding_name](features[c.name]) for c in self.sparse]
+        embedded += [self._pool(c, features) for c in self.varlen]
+        fields_BFD = torch.stack(embedded, dim=1) if embedded else None
+        dense = [features[c.name].view(-1, c.dimension) for c in self.dense]
+        dense_BN = torch.cat(dense, dim=1) if dense else None
+        return fields_BFD, dense_BN
+
+    def _pool(self, column: VarLenSparseFeat, features: dict[str, Tensor]) -> Tensor:
+        table = self.tables[column.embedding_name]
+        ids_BT = features[column.name]
+        if column.length_name is not None:
+            position_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+            ids_BT = ids_BT.masked_fill(position_T >= features[column.length_name].view(-1, 1), 0)
+        return functional.embedding_bag(ids_BT, table.weight, mode=column.combiner, padding_idx=0)
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask costs 16 random bits an element on the CPU, where torch draws a whole float.
+
+    The keep probability is rounded to a multiple of 2^-16 and the kept values are scaled by exactly that, so
+    the expectation is unchanged. Drawing masks took a tenth of a training step before.
+    """
+
+    def __init__(self, p: float):
+        super().__init__()
+        if not 0 <= p < 1:
+            raise UserError(f"dropout: expected a probability in [0, 1), got {p}.")
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        if x.is_cuda:
+            return functional.dropout(x, self.p)
+        # Full-range int64 draws, read as four int16 each, uniform over all 2^16 values.
+        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: x.numel()].view(x.shape)
+        num_kept = round((1 - self.p) * 2**16)
+        kept = (bits < num_kept - 2**15).to(x.dtype)
+        return x * kept.mul_(2**16 / num_kept)
+
+
+class MLP(nn.Module):
+    """Fully connected layers: linear, batch norm, ReLU, dropout; gives every layer's output.
+
+    Args:
+        input_dim: width of the input.
+        hidden_units: width of each layer; none gives no outputs.
+    """
+
+    def __init__(self, input_dim: int, hidden_units: tuple[int, ...], dropout: float = 0.0, batch_norm: bool = True):
+        super().__init__()
+        self.layers = nn.ModuleList()
+        for width in hidden_units:
+            norm = [nn.BatchNorm1d(width)] if batch_norm else []
+            self.layers.append(nn.Sequential(nn.Linear(input_dim, width), *norm, nn.ReLU(), Dropout(dropout)))
+            input_dim = width
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The outputs of all layers, each (B, W)."""
+        outputs = []
+        for layer in self.layers:
+            x = layer(x)
+            outputs.append(x)
+        return outputs
