@@ -1,0 +1,39 @@
+"""The learning curve of one run, drawn from its record."""
+
+import io
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
+
+from preprocessing.files import write_atomically
+
+
+def draw_learning_curve(record: dict, path: Path) -> None:
+    """Draw logloss and validation AUC over the epochs of a record, the best epoch marked, as a PNG."""
+    history = record["history"]
+    epochs = [row["epoch"] for row in history]
+    best = record["best_epoch"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    left.plot(epochs, [row["train_loss"] for row in history], "k--o", ms=4, label="train (with dropout)")
+    left.plot(epochs, [row["valid_logloss"] for row in history], "k-s", ms=4, label="validation")
+    left.set_ylabel("logloss (nats per row)")
+    right.plot(epochs, [row["valid_auc"] for row in history], "k-s", ms=4, label="validation")
+    right.set_ylabel("AUC over the whole split")
+    for axes in (left, right):
+        axes.axvline(best, color="0.6", lw=1, zorder=0, label=f"best epoch ({best})")
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(color="0.9")
+        axes.legend(frameon=False)
+    synthetic = ", SYNTHETIC data" if record["synthetic"] else ""
+    leak = ", labels leak" if record["labels_leak"] else ""
+    run = f"{record['model']} on {record['dataset']}{synthetic}, protocol {record['protocol']}{leak}"
+    figure.suptitle(f"{run}, seed {record['seed']}", fontsize=11)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=150)
+    plt.close(figure)
+    write_atomically(path, image.getvalue())

@@ -1,0 +1,62 @@
+"""A training run's state on disk: written atomically, read without unpickling, checked before it is used."""
+
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+
+from preprocessing.errors import UserError
+from preprocessing.files import write_atomically
+
+
+def save_checkpoint(path: Path, state: dict) -> None:
+    """Write a state of tensors, numbers, strings, lists and dicts; readers see the old or the whole new file.
+
+    Raises UserError where the disk refuses; the older checkpoint is then left as it was.
+    """
+
+    def write(file) -> None:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # torch wraps what the file raised; a full disk must stay recognisable.
+            raise OSError(None, f"writing failed: {str(error).splitlines()[0]}") from error
+
+    write_atomically(path, write)
+
+
+def load_checkpoint(path: Path, identity: dict | None = None, device: str | torch.device = "cpu") -> dict:
+    """Read what `save_checkpoint` wrote, with `weights_only=True`.
+
+    Args:
+        identity: what the reader is about to train or serve; None takes any checkpoint.
+    Raises UserError where the file is no checkpoint, or one of another model, data or setting.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: expected a checkpoint, got no such file; train first.") from error
+    except (RuntimeError, UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path}: expected a whole checkpoint of this project, got a damaged file ({reason})."
+        ) from error
+    if not isinstance(state, dict) or "identity" not in state:
+        raise UserError(f"{path}: expected a checkpoint of this project, got another kind of file.")
+    if identity is not None:
+        _compare(path, state["identity"], identity)
+    return state
+
+
+def _compare(path: Path, saved: dict, wanted: dict) -> None:
+    different = [key for key in sorted(saved.keys() | wanted.keys()) if saved.get(key) != wanted.get(key)]
+    if different:
+        pairs = [(key, _short(saved.get(key)), _short(wanted.get(key))) for key in different[:4]]
+        listed = "; ".join(f"{key} is {there} there, {here} here" for key, there, here in pairs)
+        more = f"; and {len(different) - 4} more" if len(different) > 4 else ""
+        raise UserError(f"{path}: belongs to another run: {listed}{more}. Use its settings, or another --output.")
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,173 @@
+"""A run's folder, its JSON record and the table on the terminal."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from preprocessing.errors import UserError
+from preprocessing.files import write_atomically
+from preprocessing.tables import Dataset
+from training.memory import peak_gpu_memory_bytes, peak_memory_bytes
+from training.metrics import auc
+from training.settings import TrainingSettings
+from training.trainer import CHECKPOINT, Trainer
+
+PROJECT = Path(__file__).resolve().parent.parent
+PUBLISHED = PROJECT / "results" / "published.json"
+RECORD, ENCODERS, LEARNING_CURVE = "record.json", "encoders.json", "learning_curve.png"
+PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "deepctr-torch")
+
+SYNTHETIC_BANNER = """\
+###############################################################################
+#  SYNTHETIC DATA. No MovieLens files were found and none could be fetched.   #
+#  The numbers below say that the code runs; they say nothing of MovieLens.   #
+###############################################################################"""
+
+
+def open_run_folder(settings: TrainingSettings, dataset: str, model: str) -> Path:
+    """The folder of this run; raises UserError where another run stands in it and may not be replaced."""
+    default = f"runs/{dataset}-{model}-{settings.protocol}-seed{settings.seed}"
+    folder = Path(settings.output or default)
+    taken = [name for name in (RECORD, CHECKPOINT) if (folder / name).exists()]
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder}: expected a folder, got a file; choose another.")
+    if taken and settings.overwrite:
+        for name in (RECORD, CHECKPOINT, ENCODERS, LEARNING_CURVE):
+            (folder / name).unlink(missing_ok=True)
+    elif taken and not settings.resume:
+        raise UserError(
+            f"{folder}: expected an empty folder, got the {taken[0]} of another run; "
+            "--resume goes on with it, --overwrite replaces it, --output takes another folder."
+        )
+    return folder
+
+
+def run_identity(settings: TrainingSettings, data: Dataset, model: nn.Module) -> dict:
+    """What a checkpoint must agree on to be this run's."""
+    options = {name: value for name, value in vars(settings).items() if name not in settings.NOT_IN_IDENTITY}
+    columns = {c.name: getattr(c, "vocabulary_size", None) for c in [*data.user_columns, *data.item_columns]}
+    identity = {"model": type(model).__name__, "data": data.fingerprint, "vocabulary sizes": columns}
+    return json.loads(json.dumps(identity | options, default=str))
+
+
+def make_record(
+    settings: TrainingSettings, data: Dataset, trainer: Trainer, test: dict, valid: dict, evaluation_seconds: float
+) -> dict:
+    """Everything that a table or a plot may want to know of a finished run."""
+    progress, model = trainer.progress, trainer.model
+    return {
+        "dataset": data.name,
+        "synthetic": data.synthetic,
+        "source": Path(data.source).name,
+        "fingerprint": data.fingerprint,
+        "counts": data.counts,
+        "protocol": data.protocol,
+        "labels_leak": data.protocol == "paper",
+        "model": type(model).__name__,
+        "settings": settings.recorded(),
+        "seed": settings.seed,
+        "test": test,
+        "valid": valid,
+        "best_possible_test_auc": _best_auc(data),
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "train_seconds": progress.seconds,
+        "samples_per_second": progress.epoch * len(data.train) / progress.seconds,
+        "evaluation_seconds": evaluation_seconds,
+        "num_parameters": sum(p.numel() for p in model.parameters()),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_gpu_memory_bytes": peak_gpu_memory_bytes(trainer.device),
+        "device": str(trainer.device),
+        "num_threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+        "git": _git_state(),
+        "history": progress.history,
+    }
+
+
+def write_record(folder: Path, record: dict) -> None:
+    """Write a run's record into its folder; a run that has one is finished."""
+    write_atomically(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def read_record(folder: Path) -> dict:
+    """A finished run's record; raises UserError where it is none."""
+    try:
+        return json.loads((folder / RECORD).read_bytes())
+    except ValueError as error:
+        raise UserError(
+            f"{folder / RECORD}: expected the JSON record of a run, got {error}; use --overwrite."
+        ) from error
+
+
+def print_report(record: dict, folder: Path) -> None:
+    """The result as a table, and under it what a reader must know before quoting a number."""
+    test = record["test"]
+    names = ("model", "protocol", "AUC", "logloss", "gAUC", "epochs (best)", "train time", "samples/s")
+    values = (
+        record["model"],
+        record["protocol"] + (" (labels leak)" if record["labels_leak"] else ""),
+        f"{test['auc']:.4f}",
+        f"{test['logloss']:.4f}",
+        f"{test['gauc']:.4f}",
+        f"{record['epochs']} ({record['best_epoch']})",
+        f"{record['train_seconds']:.0f} s",
+        f"{record['samples_per_second']:,.0f}",
+    )
+    widths = [max(len(name), len(value)) for name, value in zip(names, values, strict=True)]
+    synthetic = " (SYNTHETIC)" if record["synthetic"] else ""
+    print(f"\ntest split of {record['dataset']}{synthetic}, seed {record['seed']}, {record['device']}")
+    print("  ".join(name.ljust(width) for name, width in zip(names, widths, strict=True)))
+    print("  ".join(value.ljust(width) for value, width in zip(values, widths, strict=True)))
+    for line in _remarks(record):
+        print(line)
+    print(f"record, checkpoint, encoders and learning curve: {folder}/")
+
+
+def _remarks(record: dict) -> list[str]:
+    if record["synthetic"]:
+        best = record["best_possible_test_auc"]
+        return [f"best possible AUC on this test split, by the generator's own probabilities: {best:.4f}"]
+    published = json.loads(PUBLISHED.read_text()).get(record["dataset"], {}).get(record["model"])
+    if published is None:
+        return []
+    figures = f"AUC {published[0]:.4f}, logloss {published[1]:.4f}"
+    if record["labels_leak"]:
+        return [
+            f"published for {record['model']}: {figures}",
+            "labels leak: rating means are taken over the very rows that are scored; compare with the paper only.",
+        ]
+    return [
+        f"the paper reports {figures} with features computed from the labels of the scored rows; here a row's "
+        "features know nothing of its label, so the numbers are not the same measurement."
+    ]
+
+
+def _best_auc(data: Dataset) -> float | None:
+    return auc(data.test.labels.numpy(), data.probabilities) if data.synthetic else None
+
+
+def _git_state() -> dict | None:
+    if shutil.which("git") is None:
+        return None
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(PROJECT), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
+    except (subprocess.SubprocessError, OSError):
+        return None

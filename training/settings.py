@@ -1,0 +1,142 @@
+"""Settings as a dataclass whose fields are also the command line's flags."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from preprocessing.errors import UserError
+from preprocessing.protocols import PROTOCOLS
+from training.trainer import Interrupted, NonFiniteLoss
+
+EXIT_OK, EXIT_STOPPED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def option(default, help: str, **flag):
+    """A dataclass field with its --help text and argparse's own options (choices, type, metavar)."""
+    return dataclasses.field(default=default, metadata={"help": help, **flag})
+
+
+def integers(text: str) -> list[int]:
+    """Parse `300,300,128`."""
+    return [int(part) for part in text.split(",")]
+
+
+def levels(text: str) -> str | list[int]:
+    """Parse `all`, `last` or `0,2`."""
+    return text if text in ("all", "last") else integers(text)
+
+
+@dataclass
+class TrainingSettings:
+    """What every training script lets a person choose."""
+
+    data: str | None = option(None, "file or folder of the raw data; else $INTTOWER_DATA, data/, a download")
+    protocol: str = option("strict", "how rows are split and what a row may know of labels", choices=PROTOCOLS)
+    epochs: int = option(30, "most epochs to train")
+    patience: int = option(3, "stop after so many epochs without a better validation AUC")
+    batch_size: int = option(2048, "rows in a step")
+    lr: float = option(1e-3, "Adam's learning rate")
+    l2_embedding: float = option(1e-5, "weight of the squared embeddings in the loss summed over a batch")
+    dropout: float = option(0.3, "share of a hidden layer's outputs set to zero in training")
+    embedding_dim: int = option(32, "size of each field's embedding")
+    hidden_units: list[int] = option((300, 300, 128), "widths of the layers of each tower", type=integers)
+    seed: int = option(1023, "of weights, dropout and the order of rows")
+    split_seed: int = option(1023, "of the random splits and the folds of label means")
+    device: str = option("auto", "auto, cpu, cuda or cuda:<n>")
+    strict_data: bool = option(False, "refuse ratings of users or items missing from their tables, not drop them")
+    output: str | None = option(None, "folder of this run (default runs/<dataset>-<model>-<protocol>-seed<n>)")
+    resume: bool = option(False, "go on from the checkpoint in the run's folder")
+    overwrite: bool = option(False, "replace the run that stands in the folder")
+
+    # Settings that may differ between a checkpoint and the run that resumes it, or say where things lie.
+    NOT_IN_IDENTITY = ("data", "output", "resume", "overwrite", "epochs", "patience", "device", "strict_data")
+
+    def check(self) -> None:
+        """Raise UserError for a number out of its range."""
+        least = {"epochs": 1, "patience": 1, "batch_size": 2, "embedding_dim": 1, "seed": 0, "split_seed": 0}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise UserError(f"{flag_name(name)}: expected at least {minimum}, got {getattr(self, name)}.")
+        if not self.lr > 0:
+            raise UserError(f"--lr: expected a number above 0, got {self.lr}.")
+        if not self.l2_embedding >= 0:
+            raise UserError(f"--l2-embedding: expected a number of at least 0, got {self.l2_embedding}.")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"--dropout: expected a number in [0, 1), got {self.dropout}.")
+        if min(self.hidden_units, default=0) < 1:
+            raise UserError(f"--hidden-units: expected widths of at least 1, got {list(self.hidden_units)}.")
+
+    def model_options(self, model: type) -> dict:
+        """Those settings that the model's constructor takes, under its names for them."""
+        values = vars(self) | {"dnn_dropout": self.dropout, "dnn_hidden_units": tuple(self.hidden_units)}
+        taken = inspect.signature(model).parameters
+        return {name: value for name, value in values.items() if name in taken and name != "device"}
+
+    def recorded(self) -> dict:
+        """All that shaped the result; neither paths nor how the run was started."""
+        left_out = ("data", "output", "resume", "overwrite", "device")
+        return {name: value for name, value in vars(self).items() if name not in left_out}
+
+
+def flag_name(field: str) -> str:
+    """`batch_size` as `--batch-size`."""
+    return "--" + field.replace("_", "-")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        self.exit(EXIT_USER_ERROR, f"{self.prog}: {message} (--help lists the flags)\n")
+
+
+def parse_settings(settings: type, arguments: list[str], presets: dict[str, dict], description: str):
+    """Settings from flags; a preset changes defaults, and flags overrule it. Leaves with code 2 on a mistake."""
+    parser = _Parser(
+        description=description, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    if presets:
+        parser.add_argument("--preset", choices=sorted(presets), help="a named set of settings; flags overrule it")
+    types = {"int": int, "float": float}
+    for field in dataclasses.fields(settings):
+        flag = dict(field.metadata)
+        if field.type == "bool" or field.type is bool:
+            flag["action"] = argparse.BooleanOptionalAction
+        else:
+            flag.setdefault("type", types.get(field.type if isinstance(field.type, str) else field.type.__name__, str))
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        parser.add_argument(flag_name(field.name), default=default, **flag)
+    if presets:
+        known, _ = parser.parse_known_args(arguments)
+        parser.set_defaults(**presets.get(known.preset, {}))
+    values = vars(parser.parse_args(arguments))
+    values.pop("preset", None)
+    return settings(**values)
+
+
+def command_line(main: Callable, settings: type, presets: dict[str, dict] | None = None) -> int:
+    """Run `main` on the settings of the command line; returns the exit code and turns mistakes into one line.
+
+    0 for a finished run, 1 for a loss that is no number, 2 for a user's mistake, 130 for a run that was stopped.
+    """
+    description = (sys.modules["__main__"].__doc__ or "").split("\n")[0]
+    chosen = parse_settings(settings, sys.argv[1:], presets or {}, description)
+    try:
+        chosen.check()
+        main(chosen)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except NonFiniteLoss as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return EXIT_STOPPED
+    except Interrupted as stop:
+        print(f"\nstopped: {stop}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        print("\nstopped before training began; nothing was written.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_OK

@@ -1,0 +1,357 @@
+"""The training loop. It takes any model that gives logits, and knows none by name."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from preprocessing.errors import UserError
+from preprocessing.tables import Table
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.memory import keep_freed_memory
+from training.metrics import evaluate
+
+CHECKPOINT = "checkpoint.pt"
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss became NaN or infinite; the text names the epoch and the batch."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or a termination signal; a checkpoint has been written where there is a run directory."""
+
+
+@dataclass
+class Progress:
+    """Where training stands; all of it is in the checkpoint."""
+
+    epoch: int = 0  # epochs finished
+    batch: int = 0  # batches finished in the running epoch
+    loss_sum: float = 0.0  # over the running epoch's samples
+    auxiliary_sum: float = 0.0
+    num_samples: int = 0
+    best_epoch: int = 0
+    best_auc: float = -1.0
+    seconds: float = 0.0  # spent in training batches, all epochs
+    epoch_seconds: float = 0.0
+    finished: bool = False
+    history: list[dict] = field(default_factory=list)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch; on the CPU the same seed then gives the same weights and losses."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda[:n]". Raises UserError where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device: expected auto, cpu, cuda or cuda:<n>, got {name!r}.")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise UserError(
+                f"--device {name}: expected that CUDA device, got {count} on this machine; use --device cpu."
+            )
+    return device
+
+
+class Trainer:
+    """Fit a model on one table, stop early on the AUC of another, and predict.
+
+    The loss is the binary cross-entropy plus the auxiliary losses that the model gives when it is called with
+    labels (`auxiliary = True` on its class says that it can be). Adam sees it summed over the batch, as in the
+    released code, which sets the scale of `l2_embedding`; what is reported are means per sample.
+
+    Args:
+        model: an nn.Module that returns logits (B,) for a dict of features.
+        l2_embedding: weight of the squared embeddings in the summed loss, as Adam's coupled weight decay.
+        seed: of the order of rows; seed the weights and dropout with `seed_everything`.
+        run_dir: where the checkpoint is kept; None keeps none.
+        identity: what a checkpoint must agree on to be resumed (model, settings, data fingerprint, ...).
+        checkpoint_seconds: a checkpoint is written this often within an epoch, besides at each epoch's end.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        learning_rate: float = 1e-3,
+        batch_size: int = 2048,
+        l2_embedding: float = 1e-5,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+        run_dir: Path | None = None,
+        identity: dict | None = None,
+        checkpoint_seconds: float = 60.0,
+        show_progress: bool = True,
+    ):
+        self.device = torch.device(device)
+        self.model = model.to(self.device)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.checkpoint_path = Path(run_dir) / CHECKPOINT if run_dir is not None else None
+        self.identity = identity or {}
+        self.checkpoint_seconds = checkpoint_seconds
+        self.show_progress = show_progress
+        self.progress = Progress()
+        self.best_weights: dict[str, Tensor] = {}
+        embeddings = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
+        is_embedding = {id(weight) for weight in embeddings}
+        others = [p for p in model.parameters() if id(p) not in is_embedding]
+        # The gradient of l2 * w^2 is 2 * l2 * w, what Adam's weight_decay adds; no pass over the tables is needed.
+        groups = [{"params": others}, {"params": embeddings, "weight_decay": 2 * l2_embedding}]
+        self.optimizer = torch.optim.Adam([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+
+    def fit(self, train: Table, valid: Table, epochs: int, patience: int, resume: bool = False) -> Progress:
+        """Train up to `epochs` epochs; stop after `patience` epochs in a row without a better validation AUC.
+
+        The model ends with the weights of its best epoch. With `resume`, training goes on from the checkpoint
+        in the run directory, on the CPU bit for bit as if it had never stopped; without one it starts anew.
+
+        Raises NonFiniteLoss, Interrupted, and UserError where the checkpoint is another run's or cannot be saved.
+        """
+        if len(train) < 2:
+            raise UserError(f"train split: expected at least two rows, got {len(train)}.")
+        keep_freed_memory()
+        if resume and self.checkpoint_path is not None and self.checkpoint_path.exists():
+            self._restore(load_checkpoint(self.checkpoint_path, self.identity, self.device))
+        progress = self.progress
+        progress.finished = self._is_finished(epochs, patience)
+        features = {name: values.to(self.device) for name, values in train.features.items()}
+        labels = train.labels.to(self.device)
+        with _catch_signals() as stop_requested:
+            while not progress.finished:
+                self._train_epoch(features, labels, stop_requested)
+                metrics = evaluate(valid.labels.numpy(), self.predict(valid))
+                self._end_epoch(metrics, epochs, patience)
+                self._save()
+                if stop_requested.is_set() and not progress.finished:
+                    self._stop()
+        self.model.load_state_dict(self.best_weights)
+        return progress
+
+    def _train_epoch(self, features: dict[str, Tensor], labels: Tensor, stop_requested: threading.Event) -> None:
+        progress = self.progress
+        batches = epoch_batches(len(labels), self.batch_size, [self.seed, progress.epoch])
+        self.model.train()
+        last_saved = start = time.perf_counter()
+        bar = tqdm(
+            total=len(labels),
+            initial=progress.num_samples,
+            desc=f"epoch {progress.epoch + 1}",
+            unit="sample",
+            unit_scale=True,
+            leave=False,
+            disable=None if self.show_progress else True,
+        )
+        with bar:
+            for batch in batches[progress.batch :]:
+                rows = torch.from_numpy(batch).to(self.device)
+                loss, auxiliary = self._step({k: v[rows] for k, v in features.items()}, labels[rows])
+                if not np.isfinite(loss + auxiliary):
+                    raise NonFiniteLoss(
+                        f"epoch {progress.epoch + 1}, batch {progress.batch + 1} of {len(batches)}: the loss is "
+                        f"{loss + auxiliary}; lower --lr, or look for NaN and huge values in the dense features."
+                    )
+                progress.batch += 1
+                progress.num_samples += len(batch)
+                progress.loss_sum += loss * len(batch)
+                progress.auxiliary_sum += auxiliary * len(batch)
+                bar.update(len(batch))
+                bar.set_postfix(loss=f"{progress.loss_sum / progress.num_samples:.4f}", refresh=False)
+                now = time.perf_counter()
+                if stop_requested.is_set() or now - last_saved > self.checkpoint_seconds:
+                    progress.epoch_seconds += now - start
+                    self._save()
+                    if stop_requested.is_set():
+                        self._stop()
+                    last_saved = start = time.perf_counter()
+        progress.epoch_seconds += time.perf_counter() - start
+
+    def _step(self, features: dict[str, Tensor], labels: Tensor) -> tuple[float, float]:
+        """One update; returns the batch's mean cross-entropy and its auxiliary losses' sum."""
+        if getattr(self.model, "auxiliary", False):
+            logits, losses = self.model(features, labels)
+        else:
+            logits, losses = self.model(features), {}
+        loss = functional.binary_cross_entropy_with_logits(logits, labels)
+        auxiliary = sum(losses.values(), start=torch.zeros((), device=self.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        ((loss + auxiliary) * len(labels)).backward()
+        self.optimizer.step()
+        return loss.item(), auxiliary.item()
+
+    def _end_epoch(self, metrics: dict[str, float], epochs: int, patience: int) -> None:
+        progress = self.progress
+        progress.history.append(
+            {
+                "epoch": progress.epoch + 1,
+                "train_loss": progress.loss_sum / progress.num_samples,
+                "train_auxiliary_loss": progress.auxiliary_sum / progress.num_samples,
+                "valid_auc": metrics["auc"],
+                "valid_logloss": metrics["logloss"],
+                "seconds": progress.epoch_seconds,
+                "samples_per_second": progress.num_samples / progress.epoch_seconds,
+            }
+        )
+        progress.epoch += 1
+        progress.seconds += progress.epoch_seconds
+        progress.batch = progress.num_samples = 0
+        progress.loss_sum = progress.auxiliary_sum = progress.epoch_seconds = 0.0
+        if metrics["auc"] > progress.best_auc:
+            progress.best_auc, progress.best_epoch = metrics["auc"], progress.epoch
+            self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        progress.finished = self._is_finished(epochs, patience)
+        if self.show_progress:
+            last = progress.history[-1]
+            print(
+                f"epoch {progress.epoch:3d}  train loss {last['train_loss']:.4f}  valid AUC {last['valid_auc']:.4f}  "
+                f"valid logloss {last['valid_logloss']:.4f}  {last['seconds']:6.1f} s  "
+                f"{last['samples_per_second']:,.0f} samples/s{'  *' if progress.best_epoch == progress.epoch else ''}",
+                flush=True,
+            )
+
+    def _is_finished(self, epochs: int, patience: int) -> bool:
+        progress = self.progress
+        between_epochs = progress.epoch > 0 and progress.batch == 0
+        return between_epochs and (progress.epoch >= epochs or progress.epoch - progress.best_epoch >= patience)
+
+    @torch.no_grad()
+    def predict(self, table: Table, batch_size: int = 16384) -> np.ndarray:
+        """Logits of a table's rows, (N,) float32, in evaluation mode.
+
+        A two-tower model is evaluated as it is served: each distinct user and item is encoded once, then the
+        pairs are scored.
+        """
+        self.model.eval()
+        score = self._decoupled_scorer(table, batch_size) if is_two_tower(self.model) else self._joint_scorer(table)
+        chunks = [score(slice(i, i + batch_size)).cpu() for i in range(0, len(table), batch_size)]
+        return torch.cat(chunks).numpy() if chunks else np.zeros(0, dtype=np.float32)
+
+    def _joint_scorer(self, table: Table):
+        return lambda rows: self.model({k: v[rows].to(self.device) for k, v in table.features.items()})
+
+    def _decoupled_scorer(self, table: Table, batch_size: int):
+        sides = []
+        for encode, columns in (
+            (self.model.encode_user, self.model.user_feature_names),
+            (self.model.encode_item, self.model.item_feature_names),
+        ):
+            features = {name: table.features[name] for name in columns}
+            first, inverse = distinct_rows(features)
+            parts = [
+                encode({k: v[first[i : i + batch_size]].to(self.device) for k, v in features.items()})
+                for i in range(0, len(first), batch_size)
+            ]
+            vectors = [torch.cat(level) for level in zip(*parts, strict=True)]
+            sides.append((vectors, torch.from_numpy(inverse).to(self.device)))
+        (users, user_of_row), (items, item_of_row) = sides
+
+        def score(rows: slice) -> Tensor:
+            user_index, item_index = user_of_row[rows], item_of_row[rows]
+            return self.model.score([v[user_index] for v in users], [v[item_index] for v in items])
+
+        return score
+
+    def _stop(self) -> None:
+        where = f"in epoch {self.progress.epoch + 1}, after batch {self.progress.batch}"
+        if self.checkpoint_path is None:
+            raise Interrupted(f"{where}; there is no run directory, so nothing was saved.")
+        raise Interrupted(f"{where}; saved to {self.checkpoint_path}. Run the same command with --resume to go on.")
+
+    def _save(self) -> None:
+        if self.checkpoint_path is None:
+            return
+        state = {
+            "identity": self.identity,
+            "progress": vars(self.progress),
+            "model": self.model.state_dict(),
+            "best_model": self.best_weights,
+            "optimizer": self.optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        save_checkpoint(self.checkpoint_path, state)
+
+    def _restore(self, state: dict) -> None:
+        self.progress = Progress(**state["progress"])
+        self.model.load_state_dict(state["model"])
+        self.best_weights = state["best_model"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"].cpu())
+        if self.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+
+
+def is_two_tower(model: nn.Module) -> bool:
+    """Whether users and items can be encoded apart."""
+    return all(hasattr(model, name) for name in ("encode_user", "encode_item", "score"))
+
+
+def epoch_batches(num_rows: int, batch_size: int, seed: list[int]) -> list[np.ndarray]:
+    """The row numbers of an epoch's batches, shuffled; the same for the same seed.
+
+    A last batch of a single row joins the one before it: batch norm has no variance over one row.
+    """
+    order = np.random.default_rng(seed).permutation(num_rows)
+    bounds = list(range(batch_size, num_rows, batch_size))
+    if bounds and num_rows - bounds[-1] == 1:
+        bounds.pop()
+    return np.split(order, bounds)
+
+
+def distinct_rows(features: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """Where each distinct combination of features stands first, and which of them each row is."""
+    codes = np.zeros(len(next(iter(features.values()))), dtype=np.int64)
+    for values in features.values():
+        for column in values.reshape(len(codes), -1).T:
+            column_codes, distinct = pd.factorize(column.numpy(), use_na_sentinel=False)
+            codes = pd.factorize(codes * len(distinct) + column_codes)[0]
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    return first, inverse
+
+
+@contextmanager
+def _catch_signals() -> Iterator[threading.Event]:
+    """Within the block, a first SIGINT or SIGTERM sets the event; a second one ends the process as usual."""
+    requested = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield requested
+        return
+    previous = {}
+
+    def request(number, frame) -> None:
+        requested.set()
+        for caught, handler in previous.items():
+            signal.signal(caught, handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, request)
+    try:
+        yield requested
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
