@@ -123,11 +123,11 @@ class CIR(nn.Module):
         positive_P = torch.nonzero(labels_B > 0.5)[:, 0]
         if len(positive_P) == 0:
             return (user_BE.sum() + item_BE.sum()) * 0.0
-        user_PE = functional.normalize(user_BE[positive_P], dim=1)
-        similarity_PB = user_PE @ functional.normalize(item_BE, dim=1).T / self.temperature
+        user_PE = functional.normalize(user_BE[positive_P], dim=1) / self.temperature
+        similarity_PB = user_PE @ functional.normalize(item_BE, dim=1).T
         same_item_PB = item_ids_B[positive_P, None] == item_ids_B[None, :]
         same_item_PB[torch.arange(len(positive_P), device=positive_P.device), positive_P] = False
-        return functional.cross_entropy(similarity_PB.masked_fill(same_item_PB, -torch.inf), positive_P)
+        return functional.cross_entropy(similarity_PB.masked_fill_(same_item_PB, -torch.inf), positive_P)
 
 
 class IntTower(nn.Module):

@@ -17,6 +17,10 @@ def maxsim(user_BHK: Tensor, item_BGK: Tensor) -> Tensor:
     if torch.is_grad_enabled() and (user_BHK.requires_grad or item_BGK.requires_grad):
         num_pairs = max(len(user_BHK), len(item_BGK))
         return _MaxSim.apply(user_BHK.expand(num_pairs, -1, -1), item_BGK.expand(num_pairs, -1, -1))
+    if len(user_BHK) == 1:
+        # One user, many items: a single matrix product instead of a batch of small ones.
+        similarity_BGH = (item_BGK.flatten(0, 1) @ user_BHK[0].T).view(*item_BGK.shape[:2], -1)
+        return similarity_BGH.amax(1).sum(1)
     return (user_BHK @ item_BGK.transpose(1, 2)).amax(2).sum(1)
 
 

@@ -38,7 +38,7 @@ class TrainingSettings:
     data: str | None = option(None, "file or folder of the raw data; else $INTTOWER_DATA, data/, a download")
     protocol: str = option("strict", "how rows are split and what a row may know of labels", choices=PROTOCOLS)
     epochs: int = option(30, "most epochs to train")
-    patience: int = option(3, "stop after so many epochs without a better validation AUC")
+    patience: int = option(5, "stop after so many epochs without a better validation AUC")
     batch_size: int = option(2048, "rows in a step")
     lr: float = option(1e-3, "Adam's learning rate")
     l2_embedding: float = option(1e-5, "weight of the squared embeddings in the loss summed over a batch")

@@ -6,7 +6,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,10 @@ from training.memory import keep_freed_memory
 from training.metrics import evaluate
 
 CHECKPOINT = "checkpoint.pt"
+
+EVALUATION_BATCH = 16384  # rows that are encoded, or scored by `forward`, at once
+PAIR_CHUNK = 4096  # pairs of cached vectors that are scored at once; more fall out of the processor's cache
+WIDE_USER = 4096  # numbers in one user's vectors from which pairs are scored user by user (measured on a CPU)
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -169,7 +173,7 @@ class Trainer:
         with bar:
             for batch in batches[progress.batch :]:
                 rows = torch.from_numpy(batch).to(self.device)
-                loss, auxiliary = self._step({k: v[rows] for k, v in features.items()}, labels[rows])
+                loss, auxiliary = self.step({k: v[rows] for k, v in features.items()}, labels[rows])
                 if not np.isfinite(loss + auxiliary):
                     raise NonFiniteLoss(
                         f"epoch {progress.epoch + 1}, batch {progress.batch + 1} of {len(batches)}: the loss is "
@@ -190,7 +194,7 @@ class Trainer:
                     last_saved = start = time.perf_counter()
         progress.epoch_seconds += time.perf_counter() - start
 
-    def _step(self, features: dict[str, Tensor], labels: Tensor) -> tuple[float, float]:
+    def step(self, features: dict[str, Tensor], labels: Tensor) -> tuple[float, float]:
         """One update; returns the batch's mean cross-entropy and its auxiliary losses' sum."""
         if getattr(self.model, "auxiliary", False):
             logits, losses = self.model(features, labels)
@@ -239,41 +243,51 @@ class Trainer:
         return between_epochs and (progress.epoch >= epochs or progress.epoch - progress.best_epoch >= patience)
 
     @torch.no_grad()
-    def predict(self, table: Table, batch_size: int = 16384) -> np.ndarray:
+    def predict(self, table: Table) -> np.ndarray:
         """Logits of a table's rows, (N,) float32, in evaluation mode.
 
         A two-tower model is evaluated as it is served: each distinct user and item is encoded once, then the
         pairs are scored.
         """
+        if not is_two_tower(self.model):
+            return self.predict_jointly(table)
         self.model.eval()
-        score = self._decoupled_scorer(table, batch_size) if is_two_tower(self.model) else self._joint_scorer(table)
-        chunks = [score(slice(i, i + batch_size)).cpu() for i in range(0, len(table), batch_size)]
-        return torch.cat(chunks).numpy() if chunks else np.zeros(0, dtype=np.float32)
+        users, user_of_row = self._encode_distinct(self.model.encode_user, self.model.user_feature_names, table)
+        items, item_of_row = self._encode_distinct(self.model.encode_item, self.model.item_feature_names, table)
+        logits = torch.empty(len(table), device=self.device)
+        # Gathering wide user vectors for every pair costs more than scoring them: there each user is laid beside
+        # its items instead. A GPU gathers faster than it takes up thousands of small pieces of work.
+        if self.device.type == "cpu" and sum(level.shape[1] for level in users) >= WIDE_USER:
+            rows_by_user = user_of_row.argsort(stable=True).split(user_of_row.bincount().tolist())
+            for user, rows in enumerate(rows_by_user):
+                item = item_of_row[rows]
+                logits[rows] = self.model.score([v[user : user + 1] for v in users], [v[item] for v in items])
+        else:
+            for i in range(0, len(table), PAIR_CHUNK):
+                pair = slice(i, i + PAIR_CHUNK)
+                user, item = user_of_row[pair], item_of_row[pair]
+                logits[pair] = self.model.score([v[user] for v in users], [v[item] for v in items])
+        return logits.cpu().numpy()
 
-    def _joint_scorer(self, table: Table):
-        return lambda rows: self.model({k: v[rows].to(self.device) for k, v in table.features.items()})
+    def _encode_distinct(self, encode: Callable, columns: list[str], table: Table) -> tuple[list[Tensor], Tensor]:
+        """Vectors of each distinct user or item of the table, and which of them each row has."""
+        features = {name: table.features[name] for name in columns}
+        first, inverse = distinct_rows(features)
+        parts = [
+            encode({name: values[rows].to(self.device) for name, values in features.items()})
+            for rows in np.split(first, range(EVALUATION_BATCH, len(first), EVALUATION_BATCH))
+        ]
+        return [torch.cat(level) for level in zip(*parts, strict=True)], torch.from_numpy(inverse).to(self.device)
 
-    def _decoupled_scorer(self, table: Table, batch_size: int):
-        sides = []
-        for encode, columns in (
-            (self.model.encode_user, self.model.user_feature_names),
-            (self.model.encode_item, self.model.item_feature_names),
-        ):
-            features = {name: table.features[name] for name in columns}
-            first, inverse = distinct_rows(features)
-            parts = [
-                encode({k: v[first[i : i + batch_size]].to(self.device) for k, v in features.items()})
-                for i in range(0, len(first), batch_size)
-            ]
-            vectors = [torch.cat(level) for level in zip(*parts, strict=True)]
-            sides.append((vectors, torch.from_numpy(inverse).to(self.device)))
-        (users, user_of_row), (items, item_of_row) = sides
-
-        def score(rows: slice) -> Tensor:
-            user_index, item_index = user_of_row[rows], item_of_row[rows]
-            return self.model.score([v[user_index] for v in users], [v[item_index] for v in items])
-
-        return score
+    @torch.no_grad()
+    def predict_jointly(self, table: Table) -> np.ndarray:
+        """As `predict`, by the model's `forward`: every row's user and item are encoded anew."""
+        self.model.eval()
+        logits = torch.empty(len(table), device=self.device)
+        for i in range(0, len(table), EVALUATION_BATCH):
+            rows = slice(i, i + EVALUATION_BATCH)
+            logits[rows] = self.model({name: values[rows].to(self.device) for name, values in table.features.items()})
+        return logits.cpu().numpy()
 
     def _stop(self) -> None:
         where = f"in epoch {self.progress.epoch + 1}, after batch {self.progress.batch}"
