@@ -80,6 +80,7 @@ def main(settings: Settings) -> None:
         seed=settings.seed,
         run_dir=folder,
         identity=run_identity(settings, data, model),
+        checkpoint_seconds=settings.checkpoint_seconds,
     )
     save_encoders(folder / ENCODERS, data.user_encoder, data.item_encoder)
     trainer.fit(data.train, data.valid, settings.epochs, settings.patience, settings.resume)

@@ -35,26 +35,33 @@ class FieldEmbedding(nn.Module):
         self.num_dense = sum(c.dimension for c in self.dense)
         lengths = [c.length_name for c in self.varlen if c.length_name is not None]
         self.feature_names = [c.name for c in columns] + lengths
-        self.tables = nn.ModuleDict()
+        # A list and not a ModuleDict, which refuses names such as "type" or "a.b".
+        self.tables = nn.ModuleList()
+        self.table_index: dict[str, int] = {}
         for column in self.sparse + self.varlen:
-            if column.embedding_name not in self.tables:
+            if column.embedding_name not in self.table_index:
                 table = nn.Embedding(column.vocabulary_size, column.embedding_dim, padding_idx=0)
                 nn.init.normal_(table.weight, std=init_std)
                 with torch.no_grad():
                     table.weight[0].zero_()
-                self.tables[column.embedding_name] = table
+                self.table_index[column.embedding_name] = len(self.tables)
+                self.tables.append(table)
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
         """Embedded fields (B, F, D) and dense inputs (B, N); None for what the tower has none of."""
-        embedded = [self.tables[c.embedding_name](features[c.name]) for c in self.sparse]
+        embedded = [self.table(c.embedding_name)(features[c.name]) for c in self.sparse]
         embedded += [self._pool(c, features) for c in self.varlen]
         fields_BFD = torch.stack(embedded, dim=1) if embedded else None
         dense = [features[c.name].view(-1, c.dimension) for c in self.dense]
         dense_BN = torch.cat(dense, dim=1) if dense else None
         return fields_BFD, dense_BN
 
+    def table(self, embedding_name: str) -> nn.Embedding:
+        """The embedding table of that name."""
+        return self.tables[self.table_index[embedding_name]]
+
     def _pool(self, column: VarLenSparseFeat, features: dict[str, Tensor]) -> Tensor:
-        table = self.tables[column.embedding_name]
+        table = self.table(column.embedding_name)
         ids_BT = features[column.name]
         if column.length_name is not None:
             position_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
@@ -83,8 +90,8 @@ class Dropout(nn.Module):
         # Full-range int64 draws, read as four int16 each, uniform over all 2^16 values.
         words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-        num_kept = round((1 - self.p) * 2**16)
-        kept = (bits < num_kept - 2**15).to(x.dtype)
+        num_kept = max(1, round((1 - self.p) * 2**16))
+        kept = (bits <= num_kept - 2**15 - 1).to(x.dtype)
         return x * kept.mul_(2**16 / num_kept)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -80,6 +81,7 @@ def load_movielens(
     """
     if protocol not in PROTOCOLS:
         raise UserError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
+    start = time.perf_counter()
     raw = read_movielens(path, strict_data)
     kept = np.flatnonzero(raw.ratings["rating"].to_numpy() != 3)
     ratings = raw.ratings.iloc[kept]
@@ -143,6 +145,7 @@ def load_movielens(
         item_encoder=movie_encoder,
         fingerprint=fingerprint,
         source=str(path),
+        seconds=time.perf_counter() - start,
         counts=counts,
         probabilities=None if raw.probabilities is None else raw.probabilities[kept[splits.test]],
     )

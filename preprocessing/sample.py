@@ -27,11 +27,11 @@ SAMPLE_PROBABILITIES = "probabilities.txt"
 SHARE_OF_RATING_3 = 0.26
 
 # How much each part counts in the log-odds of liking a movie.
-BIAS, MOVIE_QUALITY, USER_MOOD, TASTE = 1.0, 0.9, 0.6, 1.3
+BIAS, MOVIE_QUALITY, USER_MOOD, TASTE = 1.0, 1.2, 0.8, 1.3
 
 
 def write_movielens_sample(
-    folder: Path, num_users: int = 1000, num_movies: int = 500, num_ratings: int = 80_000, seed: int = 1023
+    folder: Path, num_users: int = 600, num_movies: int = 300, num_ratings: int = 80_000, seed: int = 1023
 ) -> Path:
     """Write ratings.dat, users.dat, movies.dat and the labels' probabilities into a new folder, all or nothing.
 

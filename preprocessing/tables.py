@@ -35,7 +35,8 @@ class Dataset:
 
     `fingerprint` is a sha256 over the raw files and the settings that shaped the splits. `counts` says what
     was read, dropped and kept, for the record. `probabilities` are the generator's own for the test rows where
-    the data is synthetic, (N,), else None: no model can rank better than they do.
+    the data is synthetic, (N,), else None: no model can rank better than they do. `seconds` is the time it took
+    to read, split and encode.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Dataset:
     item_encoder: TowerEncoder
     fingerprint: str
     source: str
+    seconds: float
     counts: dict[str, int] = field(default_factory=dict)
     probabilities: np.ndarray | None = None
 

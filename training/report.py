@@ -14,6 +14,7 @@ from torch import nn
 
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
+from preprocessing.inputs import DenseFeat
 from preprocessing.tables import Dataset
 from training.memory import peak_gpu_memory_bytes, peak_memory_bytes
 from training.metrics import auc
@@ -52,10 +53,9 @@ def open_run_folder(settings: TrainingSettings, dataset: str, model: str) -> Pat
 
 def run_identity(settings: TrainingSettings, data: Dataset, model: nn.Module) -> dict:
     """What a checkpoint must agree on to be this run's."""
-    options = {name: value for name, value in vars(settings).items() if name not in settings.NOT_IN_IDENTITY}
     columns = {c.name: getattr(c, "vocabulary_size", None) for c in [*data.user_columns, *data.item_columns]}
     identity = {"model": type(model).__name__, "data": data.fingerprint, "vocabulary sizes": columns}
-    return json.loads(json.dumps(identity | options, default=str))
+    return json.loads(json.dumps(identity | settings.identity()))
 
 
 def make_record(
@@ -77,8 +77,10 @@ def make_record(
         "test": test,
         "valid": valid,
         "best_possible_test_auc": _best_auc(data),
+        "dense_feature_test_auc": _dense_feature_auc(data),
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
+        "data_seconds": data.seconds,
         "train_seconds": progress.seconds,
         "samples_per_second": progress.epoch * len(data.train) / progress.seconds,
         "evaluation_seconds": evaluation_seconds,
@@ -153,6 +155,13 @@ def _remarks(record: dict) -> list[str]:
 
 def _best_auc(data: Dataset) -> float | None:
     return auc(data.test.labels.numpy(), data.probabilities) if data.synthetic else None
+
+
+def _dense_feature_auc(data: Dataset) -> dict[str, float]:
+    """AUC of each dense feature taken as the score itself: what a feature that has seen the labels gives away."""
+    dense = [column.name for column in [*data.user_columns, *data.item_columns] if isinstance(column, DenseFeat)]
+    labels = data.test.labels.numpy()
+    return {name: auc(labels, data.test.features[name][:, 0].numpy()) for name in dense}
 
 
 def _git_state() -> dict | None:

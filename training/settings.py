@@ -50,11 +50,13 @@ class TrainingSettings:
     device: str = option("auto", "auto, cpu, cuda or cuda:<n>")
     strict_data: bool = option(False, "refuse ratings of users or items missing from their tables, not drop them")
     output: str | None = option(None, "folder of this run (default runs/<dataset>-<model>-<protocol>-seed<n>)")
+    checkpoint_seconds: float = option(60.0, "seconds between checkpoints within an epoch; each epoch's end has one")
     resume: bool = option(False, "go on from the checkpoint in the run's folder")
     overwrite: bool = option(False, "replace the run that stands in the folder")
 
-    # Settings that may differ between a checkpoint and the run that resumes it, or say where things lie.
-    NOT_IN_IDENTITY = ("data", "output", "resume", "overwrite", "epochs", "patience", "device", "strict_data")
+    # The record leaves out what shaped no number; a run may be resumed with other values of the second list.
+    NOT_IN_RECORD = ("data", "output", "resume", "overwrite", "device", "checkpoint_seconds")
+    NOT_IN_IDENTITY = (*NOT_IN_RECORD, "epochs", "patience", "strict_data")
 
     def check(self) -> None:
         """Raise UserError for a number out of its range."""
@@ -79,8 +81,11 @@ class TrainingSettings:
 
     def recorded(self) -> dict:
         """All that shaped the result; neither paths nor how the run was started."""
-        left_out = ("data", "output", "resume", "overwrite", "device")
-        return {name: value for name, value in vars(self).items() if name not in left_out}
+        return {name: value for name, value in vars(self).items() if name not in self.NOT_IN_RECORD}
+
+    def identity(self) -> dict:
+        """What must be the same in a run and the checkpoint it resumes."""
+        return {name: value for name, value in vars(self).items() if name not in self.NOT_IN_IDENTITY}
 
 
 def flag_name(field: str) -> str:

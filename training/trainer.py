@@ -148,7 +148,13 @@ class Trainer:
         with _catch_signals() as stop_requested:
             while not progress.finished:
                 self._train_epoch(features, labels, stop_requested)
-                metrics = evaluate(valid.labels.numpy(), self.predict(valid))
+                logits = self.predict(valid)
+                if not np.isfinite(logits).all():
+                    raise NonFiniteLoss(
+                        f"epoch {progress.epoch + 1}, validation: {(~np.isfinite(logits)).sum()} of {len(valid)} "
+                        "logits are no numbers; lower --lr, or look for NaN and huge values in the dense features."
+                    )
+                metrics = evaluate(valid.labels.numpy(), logits)
                 self._end_epoch(metrics, epochs, patience)
                 self._save()
                 if stop_requested.is_set() and not progress.finished:
@@ -249,7 +255,7 @@ class Trainer:
         A two-tower model is evaluated as it is served: each distinct user and item is encoded once, then the
         pairs are scored.
         """
-        if not is_two_tower(self.model):
+        if not is_two_tower(self.model) or len(table) == 0:
             return self.predict_jointly(table)
         self.model.eval()
         users, user_of_row = self._encode_distinct(self.model.encode_user, self.model.user_feature_names, table)

@@ -1,0 +1,27 @@
+"""Data that several test files read."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from preprocessing.sample import write_movielens_sample
+
+
+@pytest.fixture(scope="session")
+def sample_folder(tmp_path_factory) -> Path:
+    """A small synthetic MovieLens sample in the official layout."""
+    folder = tmp_path_factory.mktemp("data") / "sample"
+    return write_movielens_sample(folder, num_users=120, num_movies=80, num_ratings=4000)
+
+
+@pytest.fixture(scope="session")
+def real_movielens() -> Path:
+    """The official ml-1m.zip, in the folder that INTTOWER_DATA names; where there is none, the test is skipped."""
+    folder = os.environ.get("INTTOWER_DATA")
+    if not folder:
+        pytest.skip("needs the real MovieLens-1M: INTTOWER_DATA is not set")
+    archive = Path(folder) / "ml-1m.zip"
+    if not archive.is_file():
+        pytest.skip(f"needs the real MovieLens-1M: no ml-1m.zip in INTTOWER_DATA ({folder})")
+    return archive

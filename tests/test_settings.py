@@ -1,0 +1,262 @@
+"""Settings from the command line: flags, presets, and mistakes that end with one readable line."""
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from model.IntTower import IntTower
+from preprocessing.errors import UserError
+from train_movielens_IntTower import PRESETS
+from train_movielens_IntTower import Settings as MovieLensSettings
+from training.settings import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_STOPPED,
+    EXIT_USER_ERROR,
+    TrainingSettings,
+    command_line,
+    flag_name,
+    levels,
+    option,
+    parse_settings,
+)
+from training.trainer import Interrupted, NonFiniteLoss
+
+
+@dataclass
+class Settings(TrainingSettings):
+    """Common settings and a few of a model."""
+
+    user_head: int = option(4, "heads of each user level")
+    pooling: str = option("mean", "how lists are pooled", choices=("mean", "sum"))
+    levels: str = option("all", "levels that are scored", type=levels)
+
+
+TOY_PRESETS = {"released": {"user_head": 32, "epochs": 10, "lr": 0.1}, "quick": {"epochs": 1}}
+
+
+def parse(*arguments: str, settings: type = Settings, presets: dict | None = None):
+    return parse_settings(settings, list(arguments), TOY_PRESETS if presets is None else presets, "Train a toy.")
+
+
+def refusal(capsys, *arguments: str) -> str:
+    """The one line on stderr with which a command line is refused."""
+    with pytest.raises(SystemExit) as left:
+        parse(*arguments)
+    printed = capsys.readouterr()
+    assert left.value.code == EXIT_USER_ERROR == 2
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert printed.err.endswith("\n")
+    return printed.err
+
+
+def run_command_line(monkeypatch, main, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    return command_line(main, Settings, TOY_PRESETS)
+
+
+def test_without_flags_every_setting_has_its_default():
+    assert parse() == dataclasses.replace(Settings(), hidden_units=[300, 300, 128])
+
+
+def test_flags_change_settings_in_their_own_types():
+    settings = parse(
+        *("--epochs", "7", "--lr", "1e-4", "--data", "folder", "--hidden-units", "64,32", "--levels", "0,2"),
+        *("--resume", "--pooling", "sum", "--protocol", "temporal"),
+    )
+    assert (settings.epochs, settings.lr, settings.data) == (7, 1e-4, "folder")
+    assert (settings.hidden_units, settings.levels) == ([64, 32], [0, 2])
+    assert (settings.resume, settings.pooling, settings.protocol) == (True, "sum", "temporal")
+
+
+def test_levels_are_a_word_or_indices():
+    assert [levels(text) for text in ("all", "last", "0", "0,2")] == ["all", "last", [0], [0, 2]]
+
+
+def test_a_switch_can_be_turned_on_and_off():
+    assert parse("--overwrite").overwrite is True
+    assert parse("--no-overwrite").overwrite is False
+    assert parse("--no-light-se-residual", settings=MovieLensSettings).light_se_residual is False
+
+
+@pytest.mark.parametrize("settings", [TrainingSettings, MovieLensSettings])
+def test_every_flag_has_help_that_names_its_default(settings, capsys):
+    with pytest.raises(SystemExit) as left:
+        parse("--help", settings=settings, presets=PRESETS)
+    help_text = " ".join(capsys.readouterr().out.split())
+    assert left.value.code == EXIT_OK
+    for field in dataclasses.fields(settings):
+        assert len(field.metadata["help"]) > 5, field.name
+        assert field.metadata["help"] in help_text
+        assert flag_name(field.name) in help_text
+    assert help_text.count("(default: ") >= len(dataclasses.fields(settings))
+
+
+def test_an_unknown_choice_is_refused_with_the_choices(capsys):
+    line = refusal(capsys, "--pooling", "median")
+    assert "--pooling" in line
+    assert "'median'" in line
+    assert "mean" in line
+    assert "sum" in line
+
+
+@pytest.mark.parametrize("flag", ["--protocol", "--preset"])
+def test_an_unknown_protocol_or_preset_is_refused_with_the_choices(capsys, flag):
+    line = refusal(capsys, flag, "nonsense")
+    assert flag in line
+    assert "nonsense" in line
+    for choice in {"--protocol": ("paper", "strict", "temporal"), "--preset": ("quick", "released")}[flag]:
+        assert choice in line
+
+
+def test_an_unknown_flag_is_refused_by_name(capsys):
+    assert "--learning-rate" in refusal(capsys, "--learning-rate", "0.1")
+
+
+def test_a_flag_is_not_guessed_from_its_beginning(capsys):
+    assert "--epoch" in refusal(capsys, "--epoch", "3")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--epochs", "many"), ("--epochs", "1.5"), ("--lr", "fast"), ("--hidden-units", "64,x"), ("--levels", "first")],
+)
+def test_a_value_of_the_wrong_kind_is_refused_by_flag_and_value(capsys, flag, value):
+    line = refusal(capsys, flag, value)
+    assert flag in line
+    assert value in line
+
+
+def test_a_flag_without_its_value_is_refused(capsys):
+    assert "--epochs" in refusal(capsys, "--epochs")
+
+
+def test_a_preset_changes_defaults_and_flags_overrule_it():
+    preset = parse("--preset", "released")
+    assert (preset.user_head, preset.epochs, preset.lr) == (32, 10, 0.1)
+    assert preset.batch_size == Settings().batch_size
+    overruled = parse("--epochs", "3", "--preset", "released", "--lr", "0.5")
+    assert (overruled.user_head, overruled.epochs, overruled.lr) == (32, 3, 0.5)
+    assert parse("--preset", "quick").user_head == Settings().user_head
+
+
+def test_a_flag_overrules_a_preset_even_with_the_default_value():
+    assert parse("--preset", "released", "--epochs", str(Settings().epochs)).epochs == Settings().epochs
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_the_presets_of_the_movielens_script_are_settings_in_their_ranges(name):
+    settings = parse("--preset", name, settings=MovieLensSettings, presets=PRESETS)
+    settings.check()
+    assert {key: getattr(settings, key) for key in PRESETS[name]} == PRESETS[name]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"epochs": 0}, "--epochs: expected at least 1, got 0"),
+        ({"patience": 0}, "--patience: expected at least 1, got 0"),
+        ({"batch_size": 1}, "--batch-size: expected at least 2, got 1"),
+        ({"embedding_dim": 0}, "--embedding-dim: expected at least 1, got 0"),
+        ({"seed": -1}, "--seed: expected at least 0, got -1"),
+        ({"split_seed": -1}, "--split-seed: expected at least 0, got -1"),
+        ({"lr": 0.0}, r"--lr: expected a number above 0, got 0\.0"),
+        ({"lr": -0.1}, r"--lr: expected a number above 0, got -0\.1"),
+        ({"lr": float("nan")}, "--lr: expected a number above 0, got nan"),
+        ({"l2_embedding": -1.0}, r"--l2-embedding: expected a number of at least 0, got -1\.0"),
+        ({"dropout": 1.0}, r"--dropout: expected a number in \[0, 1\), got 1\.0"),
+        ({"dropout": -0.5}, r"--dropout: expected a number in \[0, 1\), got -0\.5"),
+        ({"hidden_units": [64, 0]}, r"--hidden-units: expected widths of at least 1, got \[64, 0\]"),
+        ({"hidden_units": []}, r"--hidden-units: expected widths of at least 1, got \[\]"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(changed, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(Settings(), **changed).check()
+
+
+def test_the_default_settings_are_in_their_ranges():
+    Settings().check()
+    dataclasses.replace(Settings(), epochs=1, patience=1, batch_size=2, dropout=0.0, seed=0, l2_embedding=0.0).check()
+
+
+def test_a_model_gets_only_the_options_that_its_constructor_names():
+    class Narrow:
+        def __init__(self, user_feature_columns, item_feature_columns, user_head=1, dnn_dropout=0.0, device="cpu"):
+            pass
+
+    class Wide:
+        def __init__(self, columns, dnn_hidden_units=(), dropout=0.0, cir_weight=1.0):
+            pass
+
+    settings = parse("--user-head", "8", "--dropout", "0.2", "--hidden-units", "64,32")
+    assert settings.model_options(Narrow) == {"user_head": 8, "dnn_dropout": 0.2}
+    assert settings.model_options(Wide) == {"dnn_hidden_units": (64, 32), "dropout": 0.2}
+
+
+def test_every_flag_of_int_tower_reaches_the_model():
+    changed = {
+        "user_head": 3,
+        "item_head": 2,
+        "field_dim": 5,
+        "levels": [0],
+        "fe_input": "input",
+        "light_se_residual": False,
+        "cir_weight": 0.5,
+        "cir_temperature": 0.2,
+        "init_std": 0.3,
+    }
+    options = dataclasses.replace(MovieLensSettings(), **changed).model_options(IntTower)
+    assert options == changed | {"dnn_dropout": 0.3, "dnn_hidden_units": (300, 300, 128)}
+
+
+def test_a_record_and_a_checkpoint_agree_on_what_shapes_the_numbers():
+    settings = parse("--lr", "0.5", "--output", "folder", "--epochs", "3")
+    assert settings.recorded()["lr"] == settings.identity()["lr"] == 0.5
+    assert settings.recorded()["epochs"] == 3
+    # A run may be resumed for more epochs, from another place, on another device.
+    assert settings.identity() == parse("--lr", "0.5", "--epochs", "9", "--resume", "--device", "cpu").identity()
+    assert settings.identity() != parse("--lr", "0.6", "--epochs", "3").identity()
+
+
+def test_a_finished_main_leaves_with_code_zero(monkeypatch):
+    seen = []
+    assert run_command_line(monkeypatch, seen.append, "--preset", "quick", "--seed", "5") == EXIT_OK == 0
+    assert (seen[0].epochs, seen[0].seed) == (1, 5)
+
+
+def test_a_number_out_of_its_range_ends_before_main_with_one_line_and_code_two(monkeypatch, capsys):
+    seen = []
+    assert run_command_line(monkeypatch, seen.append, "--lr", "0") == EXIT_USER_ERROR
+    assert seen == []
+    assert capsys.readouterr().err == "error: --lr: expected a number above 0, got 0.0.\n"
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        (UserError("data: expected a file."), EXIT_USER_ERROR, "error: data: expected a file."),
+        (NonFiniteLoss("epoch 1, batch 2"), EXIT_STOPPED, "stopped: epoch 1, batch 2"),
+        (Interrupted("in epoch 1"), EXIT_INTERRUPTED, "stopped: in epoch 1"),
+        (KeyboardInterrupt(), EXIT_INTERRUPTED, "stopped "),
+    ],
+)
+def test_what_stops_main_becomes_one_line_and_an_exit_code(monkeypatch, capsys, raised, code, line):
+    def main(settings):
+        raise raised
+
+    assert run_command_line(monkeypatch, main) == code
+    printed = capsys.readouterr().err.strip()
+    assert printed.startswith(line)
+    assert "\n" not in printed
+
+
+def test_a_mistake_of_the_code_is_not_hidden(monkeypatch):
+    def main(settings):
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError, match="a bug"):
+        run_command_line(monkeypatch, main)
