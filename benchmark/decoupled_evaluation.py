@@ -16,6 +16,7 @@ import torch
 from model.IntTower import IntTower
 from preprocessing.movielens import load_movielens, locate_movielens
 from training.memory import keep_freed_memory
+from training.predict import predict_decoupled, predict_jointly
 from training.trainer import Trainer, epoch_batches, resolve_device, seed_everything
 
 WARM_UP_STEPS = 20
@@ -47,12 +48,12 @@ def main() -> None:
             trainer.step(
                 {k: v[rows].to(device) for k, v in data.train.features.items()}, data.train.labels[rows].to(device)
             )
-        seconds = {trainer.predict_jointly: [], trainer.predict: []}
+        seconds = {predict_jointly: [], predict_decoupled: []}
         logits = {}
         for _ in range(arguments.repeats):
             for predict, taken in seconds.items():
                 start = time.perf_counter()
-                logits[predict] = predict(test)
+                logits[predict] = predict(model, test, device)
                 taken.append(time.perf_counter() - start)
         jointly, decoupled = (statistics.median(taken) for taken in seconds.values())
         difference = np.abs(np.subtract(*logits.values())).max()

@@ -21,15 +21,14 @@ from preprocessing.movielens import load_movielens
 from preprocessing.tables import Dataset, Table
 from training.checkpoint import load_checkpoint
 from training.metrics import auc
+from training.predict import distinct_rows, is_two_tower, predict_jointly
 from training.trainer import (
     CHECKPOINT,
     Interrupted,
     NonFiniteLoss,
     Progress,
     Trainer,
-    distinct_rows,
     epoch_batches,
-    is_two_tower,
     resolve_device,
     seed_everything,
 )
@@ -343,7 +342,7 @@ def test_towers_encoded_apart_predict_what_forward_gives(data, heads, levels):
     assert predicted.dtype == np.float32
     assert predicted.std() > 0.01
     np.testing.assert_allclose(predicted, forward, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(trainer.predict_jointly(data.test), forward, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(predict_jointly(trainer.model, data.test), forward, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("field_dim", [4, 512], ids=["narrow vectors", "wide vectors"])
@@ -499,3 +498,11 @@ def test_a_cuda_device_that_is_not_there_is_refused():
     name = "cuda:99" if torch.cuda.is_available() else "cuda"
     with pytest.raises(UserError, match=rf"--device {name}: expected that CUDA device, got \d+ on this machine"):
         resolve_device(name)
+
+
+def test_validation_of_one_class_is_refused_before_training(data):
+    positive = torch.nonzero(data.valid.labels == 1)[:, 0].tolist()
+    trainer = Trainer(RatingMeans(), show_progress=False)
+    with pytest.raises(UserError, match="valid split"):
+        trainer.fit(data.train, rows_of(data.valid, positive), epochs=1, patience=1)
+    assert trainer.progress.history == []

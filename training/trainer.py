@@ -6,13 +6,12 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,12 +22,9 @@ from preprocessing.tables import Table
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.memory import keep_freed_memory
 from training.metrics import evaluate
+from training.predict import predict
 
 CHECKPOINT = "checkpoint.pt"
-
-EVALUATION_BATCH = 16384  # rows that are encoded, or scored by `forward`, at once
-PAIR_CHUNK = 4096  # pairs of cached vectors that are scored at once; more fall out of the processor's cache
-WIDE_USER = 4096  # numbers in one user's vectors from which pairs are scored user by user (measured on a CPU)
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -132,12 +128,15 @@ class Trainer:
         """Train up to `epochs` epochs; stop after `patience` epochs in a row without a better validation AUC.
 
         The model ends with the weights of its best epoch. With `resume`, training goes on from the checkpoint
-        in the run directory, on the CPU bit for bit as if it had never stopped; without one it starts anew.
+        in the run directory, on the CPU bit for bit as if it had never stopped; without one it starts anew. Called
+        again, `fit` goes on from where it stands.
 
         Raises NonFiniteLoss, Interrupted, and UserError where the checkpoint is another run's or cannot be saved.
         """
         if len(train) < 2:
             raise UserError(f"train split: expected at least two rows, got {len(train)}.")
+        if len(valid.labels.unique()) < 2:
+            raise UserError("valid split: expected labels 0 and 1, got one class only, which has no AUC.")
         keep_freed_memory()
         if resume and self.checkpoint_path is not None and self.checkpoint_path.exists():
             self._restore(load_checkpoint(self.checkpoint_path, self.identity, self.device))
@@ -248,52 +247,9 @@ class Trainer:
         between_epochs = progress.epoch > 0 and progress.batch == 0
         return between_epochs and (progress.epoch >= epochs or progress.epoch - progress.best_epoch >= patience)
 
-    @torch.no_grad()
     def predict(self, table: Table) -> np.ndarray:
-        """Logits of a table's rows, (N,) float32, in evaluation mode.
-
-        A two-tower model is evaluated as it is served: each distinct user and item is encoded once, then the
-        pairs are scored.
-        """
-        if not is_two_tower(self.model) or len(table) == 0:
-            return self.predict_jointly(table)
-        self.model.eval()
-        users, user_of_row = self._encode_distinct(self.model.encode_user, self.model.user_feature_names, table)
-        items, item_of_row = self._encode_distinct(self.model.encode_item, self.model.item_feature_names, table)
-        logits = torch.empty(len(table), device=self.device)
-        # Gathering wide user vectors for every pair costs more than scoring them: there each user is laid beside
-        # its items instead. A GPU gathers faster than it takes up thousands of small pieces of work.
-        if self.device.type == "cpu" and sum(level.shape[1] for level in users) >= WIDE_USER:
-            rows_by_user = user_of_row.argsort(stable=True).split(user_of_row.bincount().tolist())
-            for user, rows in enumerate(rows_by_user):
-                item = item_of_row[rows]
-                logits[rows] = self.model.score([v[user : user + 1] for v in users], [v[item] for v in items])
-        else:
-            for i in range(0, len(table), PAIR_CHUNK):
-                pair = slice(i, i + PAIR_CHUNK)
-                user, item = user_of_row[pair], item_of_row[pair]
-                logits[pair] = self.model.score([v[user] for v in users], [v[item] for v in items])
-        return logits.cpu().numpy()
-
-    def _encode_distinct(self, encode: Callable, columns: list[str], table: Table) -> tuple[list[Tensor], Tensor]:
-        """Vectors of each distinct user or item of the table, and which of them each row has."""
-        features = {name: table.features[name] for name in columns}
-        first, inverse = distinct_rows(features)
-        parts = [
-            encode({name: values[rows].to(self.device) for name, values in features.items()})
-            for rows in np.split(first, range(EVALUATION_BATCH, len(first), EVALUATION_BATCH))
-        ]
-        return [torch.cat(level) for level in zip(*parts, strict=True)], torch.from_numpy(inverse).to(self.device)
-
-    @torch.no_grad()
-    def predict_jointly(self, table: Table) -> np.ndarray:
-        """As `predict`, by the model's `forward`: every row's user and item are encoded anew."""
-        self.model.eval()
-        logits = torch.empty(len(table), device=self.device)
-        for i in range(0, len(table), EVALUATION_BATCH):
-            rows = slice(i, i + EVALUATION_BATCH)
-            logits[rows] = self.model({name: values[rows].to(self.device) for name, values in table.features.items()})
-        return logits.cpu().numpy()
+        """Logits of a table's rows, (N,) float32, in evaluation mode; see training/predict.py."""
+        return predict(self.model, table, self.device)
 
     def _stop(self) -> None:
         where = f"in epoch {self.progress.epoch + 1}, after batch {self.progress.batch}"
@@ -326,11 +282,6 @@ class Trainer:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
 
 
-def is_two_tower(model: nn.Module) -> bool:
-    """Whether users and items can be encoded apart."""
-    return all(hasattr(model, name) for name in ("encode_user", "encode_item", "score"))
-
-
 def epoch_batches(num_rows: int, batch_size: int, seed: list[int]) -> list[np.ndarray]:
     """The row numbers of an epoch's batches, shuffled; the same for the same seed.
 
@@ -341,17 +292,6 @@ def epoch_batches(num_rows: int, batch_size: int, seed: list[int]) -> list[np.nd
     if bounds and num_rows - bounds[-1] == 1:
         bounds.pop()
     return np.split(order, bounds)
-
-
-def distinct_rows(features: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Where each distinct combination of features stands first, and which of them each row is."""
-    codes = np.zeros(len(next(iter(features.values()))), dtype=np.int64)
-    for values in features.values():
-        for column in values.reshape(len(codes), -1).T:
-            column_codes, distinct = pd.factorize(column.numpy(), use_na_sentinel=False)
-            codes = pd.factorize(codes * len(distinct) + column_codes)[0]
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    return first, inverse
 
 
 @contextmanager
