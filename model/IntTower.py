@@ -6,6 +6,8 @@ K head size, P positive pairs, E flattened heads.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -114,7 +116,7 @@ class CIR(nn.Module):
 
     def __init__(self, temperature: float = 0.1):
         super().__init__()
-        if temperature <= 0:
+        if not 0 < temperature < math.inf:
             raise UserError(f"cir_temperature: expected a number above 0, got {temperature}.")
         self.temperature = temperature
 
@@ -174,6 +176,8 @@ class IntTower(nn.Module):
             raise UserError(f"task: expected 'binary', got {task!r}; IntTower gives the logit of a click.")
         if fe_input not in ("output", "input"):
             raise UserError(f"fe_input: expected 'output' or 'input', got {fe_input!r}.")
+        if not 0 <= cir_weight < math.inf:
+            raise UserError(f"cir_weight: expected a number of at least 0, got {cir_weight}.")
         if min(field_dim, user_head, item_head) < 1:
             raise UserError(f"heads: expected 1 or more, got {user_head} x {item_head} heads of size {field_dim}.")
         if not dnn_hidden_units:
@@ -249,6 +253,7 @@ def parse_levels(levels: str | list[int], num_layers: int) -> list[int]:
         return list(range(num_layers))
     if levels == "last":
         return [num_layers - 1]
-    if isinstance(levels, str) or not levels or not all(0 <= level < num_layers for level in levels):
+    exist = isinstance(levels, list | tuple) and all(level in range(num_layers) for level in levels)
+    if not levels or not exist:
         raise UserError(f"levels: expected 'all', 'last' or indices from 0 to {num_layers - 1}, got {levels!r}.")
     return sorted(set(levels))

@@ -3,6 +3,8 @@
 Shapes: B batch, F fields of one tower, D embedding size, T padded length, N dense inputs, W layer width.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,7 +19,8 @@ class FieldEmbedding(nn.Module):
     Columns that share an `embedding_name` share a table. Id 0 is padding: its row is zero and stays zero, and a
     varlen field is pooled over the other ids only (`combiner` "mean", "sum" or "max"; an empty list gives zeros).
 
-    Raises UserError where the sparse columns differ in embedding_dim or there are no columns at all.
+    Raises UserError where the sparse columns differ in embedding_dim, share a table but not its size, or there are
+    no columns at all.
     """
 
     def __init__(self, columns: list, init_std: float = 1e-4):
@@ -30,6 +33,8 @@ class FieldEmbedding(nn.Module):
         dims = {c.name: c.embedding_dim for c in self.sparse + self.varlen}
         if len(set(dims.values())) > 1:
             raise UserError(f"columns: expected one embedding_dim within a tower, got {dims}; make them equal.")
+        if not 0 <= init_std < math.inf:
+            raise UserError(f"init_std: expected a number of at least 0, got {init_std}.")
         self.num_fields = len(dims)
         self.embedding_dim = next(iter(dims.values()), 0)
         self.num_dense = sum(c.dimension for c in self.dense)
@@ -46,6 +51,11 @@ class FieldEmbedding(nn.Module):
                     table.weight[0].zero_()
                 self.table_index[column.embedding_name] = len(self.tables)
                 self.tables.append(table)
+            elif self.table(column.embedding_name).num_embeddings != column.vocabulary_size:
+                raise UserError(
+                    f"column {column.name!r}: expected the vocabulary_size of the other columns that share the table "
+                    f"{column.embedding_name!r}, got {column.vocabulary_size}; make them equal."
+                )
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
         """Embedded fields (B, F, D) and dense inputs (B, N); None for what the tower has none of."""

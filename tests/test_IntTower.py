@@ -321,3 +321,17 @@ def test_columns_of_different_embedding_sizes_in_one_tower_are_refused():
         int_tower([sparse("user_id", embedding_dim=4), sparse("gender", embedding_dim=8)])
     with pytest.raises(UserError, match="expected at least one feature column in each tower"):
         IntTower([], item_columns())
+
+
+@pytest.mark.parametrize(
+    "options", [{"cir_weight": -1.0}, {"cir_weight": float("nan")}, {"cir_temperature": float("nan")}]
+)
+def test_a_contrastive_loss_that_is_no_number_is_refused(options):
+    with pytest.raises(UserError, match=next(iter(options))):
+        int_tower(**options)
+
+
+@pytest.mark.parametrize("levels", [1, [0.5], None, ["0"]])
+def test_levels_of_another_kind_are_refused(levels):
+    with pytest.raises(UserError, match="levels"):
+        int_tower(levels=levels)

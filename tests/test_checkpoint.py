@@ -191,3 +191,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     file.write_text("in the way")
     with pytest.raises(UserError, match=r"checkpoint\.pt: could not be saved \("):
         save_checkpoint(file / "checkpoint.pt", STATE)
+
+
+def test_a_flipped_bit_in_a_weight_is_noticed(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    weight = torch.arange(1000, dtype=torch.float32)
+    save_checkpoint(path, {"identity": {}, "model": {"weight": weight}})
+    content = bytearray(path.read_bytes())
+    content[content.find(weight.numpy().tobytes()) + 2002] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="checksum"):
+        load_checkpoint(path)

@@ -9,7 +9,7 @@ from torch import nn
 
 from model.layers import MLP, Dropout, FieldEmbedding
 from preprocessing.errors import UserError
-from preprocessing.inputs import DenseFeat
+from preprocessing.inputs import DenseFeat, SparseFeat
 
 # Rows of the table "genres" below: padding, out-of-vocabulary, then three genres.
 TABLE = [[0.0, 0.0], [5.0, 5.0], [1.0, 2.0], [3.0, -2.0], [-1.0, 9.0]]
@@ -208,3 +208,17 @@ def test_a_fully_connected_layer_reads_the_very_output_that_the_layer_below_give
 
 def test_no_hidden_units_give_no_outputs():
     assert MLP(3, ())(torch.randn(2, 3)) == []
+
+
+def test_columns_that_share_a_table_must_agree_on_its_size():
+    columns = [
+        SparseFeat("a", 5, embedding_dim=4, embedding_name="t"),
+        SparseFeat("b", 6, embedding_dim=4, embedding_name="t"),
+    ]
+    with pytest.raises(UserError, match=r"'b'.*'t'"):
+        FieldEmbedding(columns)
+
+
+def test_a_negative_spread_of_the_initial_embeddings_is_refused():
+    with pytest.raises(UserError, match="init_std"):
+        FieldEmbedding([SparseFeat("a", 5, embedding_dim=4)], init_std=-1.0)

@@ -1,5 +1,6 @@
 """A training run's state on disk: written atomically, read without unpickling, checked before it is used."""
 
+import zipfile
 from pathlib import Path
 
 import torch
@@ -32,15 +33,24 @@ def load_checkpoint(path: Path, identity: dict | None = None, device: str | torc
     Raises UserError where the file is no checkpoint, or one of another model, data or setting.
     """
     try:
+        # torch checks no checksums: a flipped bit would load as another weight.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise UserError(
+                f"{path}: expected a whole checkpoint, got a damaged one (checksum of {damaged}); train again."
+            )
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: expected a checkpoint, got no such file; train first.") from error
+    except UserError:
+        raise
     except Exception as error:  # on bytes that are no checkpoint torch's reader raises whatever it trips over
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{path}: expected a whole checkpoint of this project, got a damaged file ({reason})."
         ) from error
-    if not isinstance(state, dict) or "identity" not in state:
+    if not isinstance(state, dict) or not isinstance(state.get("identity"), dict):
         raise UserError(f"{path}: expected a checkpoint of this project, got another kind of file.")
     if identity is not None:
         _compare(path, state["identity"], identity)

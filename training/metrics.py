@@ -34,6 +34,8 @@ def group_auc(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> flo
 
     A group of one class has no AUC and is left out. Ties count half (Zhu et al., KDD 2018, for the weighting).
     """
+    if len(labels) == 0:
+        return float("nan")
     order = np.lexsort((scores, groups))
     labels, scores, groups = labels[order].astype(np.float64), scores[order], groups[order]
     new_group = np.append(True, groups[1:] != groups[:-1])

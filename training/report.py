@@ -53,7 +53,7 @@ def open_run_folder(settings: TrainingSettings, dataset: str, model: str) -> Pat
 
 def run_identity(settings: TrainingSettings, data: Dataset, model: nn.Module) -> dict:
     """What a checkpoint must agree on to be this run's."""
-    columns = {c.name: getattr(c, "vocabulary_size", None) for c in [*data.user_columns, *data.item_columns]}
+    columns = [[c.name, getattr(c, "vocabulary_size", None)] for c in [*data.user_columns, *data.item_columns]]
     identity = {"model": type(model).__name__, "data": data.fingerprint, "vocabulary sizes": columns}
     return json.loads(json.dumps(identity | settings.identity()))
 

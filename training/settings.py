@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import math
 import sys
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,12 +25,18 @@ def option(default, help: str, **flag):
 
 def integers(text: str) -> list[int]:
     """Parse `300,300,128`."""
-    return [int(part) for part in text.split(",")]
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers such as 300,300,128, got {text!r}") from None
 
 
 def levels(text: str) -> str | list[int]:
     """Parse `all`, `last` or `0,2`."""
-    return text if text in ("all", "last") else integers(text)
+    try:
+        return text if text in ("all", "last") else integers(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"expected all, last or indices such as 0,2, got {text!r}") from None
 
 
 @dataclass
@@ -61,13 +69,16 @@ class TrainingSettings:
     def check(self) -> None:
         """Raise UserError for a number out of its range."""
         least = {"epochs": 1, "patience": 1, "batch_size": 2, "embedding_dim": 1, "seed": 0, "split_seed": 0}
+        least |= {"l2_embedding": 0, "checkpoint_seconds": 0}
         for name, minimum in least.items():
-            if getattr(self, name) < minimum:
-                raise UserError(f"{flag_name(name)}: expected at least {minimum}, got {getattr(self, name)}.")
-        if not self.lr > 0:
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= minimum):
+                raise UserError(f"{flag_name(name)}: expected a number of at least {minimum}, got {value}.")
+        for name in ("seed", "split_seed"):
+            if getattr(self, name) >= 2**32:
+                raise UserError(f"{flag_name(name)}: expected a number below 2^32, got {getattr(self, name)}.")
+        if not (math.isfinite(self.lr) and self.lr > 0):
             raise UserError(f"--lr: expected a number above 0, got {self.lr}.")
-        if not self.l2_embedding >= 0:
-            raise UserError(f"--l2-embedding: expected a number of at least 0, got {self.l2_embedding}.")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout: expected a number in [0, 1), got {self.dropout}.")
         if min(self.hidden_units, default=0) < 1:
@@ -105,13 +116,14 @@ def parse_settings(settings: type, arguments: list[str], presets: dict[str, dict
     )
     if presets:
         parser.add_argument("--preset", choices=sorted(presets), help="a named set of settings; flags overrule it")
-    types = {"int": int, "float": float}
+    hints = typing.get_type_hints(settings)
     for field in dataclasses.fields(settings):
         flag = dict(field.metadata)
-        if field.type == "bool" or field.type is bool:
+        hint = next(iter(typing.get_args(hints[field.name])), hints[field.name])  # int of `int | None`
+        if hint is bool:
             flag["action"] = argparse.BooleanOptionalAction
         else:
-            flag.setdefault("type", types.get(field.type if isinstance(field.type, str) else field.type.__name__, str))
+            flag.setdefault("type", hint)
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         parser.add_argument(flag_name(field.name), default=default, **flag)
     if presets:
@@ -142,6 +154,6 @@ def command_line(main: Callable, settings: type, presets: dict[str, dict] | None
         print(f"\nstopped: {stop}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
-        print("\nstopped before training began; nothing was written.", file=sys.stderr)
+        print("\nstopped; with --resume the same command goes on from the last checkpoint.", file=sys.stderr)
         return EXIT_INTERRUPTED
     return EXIT_OK
