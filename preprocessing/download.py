@@ -60,6 +60,8 @@ def download(url: str, path: Path, sha256: str, size: int, timeout: float = 10.0
         nonlocal received
         for chunk in _chunks(url, path.name, size, timeout):
             received += len(chunk)
+            if received > size:
+                raise UserError(f"{url}: expected {size} bytes, got more; the file was not kept.")
             digest.update(chunk)
             file.write(chunk)
         if received < size:

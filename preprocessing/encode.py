@@ -78,7 +78,8 @@ class VarLenField:
 
     @classmethod
     def fit(cls, name: str, train_values: pd.Series) -> VarLenField:
-        lists = train_values.drop_duplicates().str.split(cls.SEPARATOR, regex=False)
+        distinct = train_values[train_values != ""].drop_duplicates()  # an empty list has no value to learn
+        lists = distinct.str.split(cls.SEPARATOR, regex=False)
         max_length = int(lists.str.len().max()) if len(lists) else 1
         return cls(name, fit_vocabulary(lists.explode()), max(max_length, 1))
 
@@ -156,7 +157,7 @@ def load_encoders(path: Path) -> tuple[TowerEncoder, TowerEncoder]:
     try:
         towers = json.loads(Path(path).read_bytes())
         return tuple(TowerEncoder([_from_json(field) for field in towers[tower]]) for tower in ("user", "item"))
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: expected encoders saved by a training run, got {error!r}; train again.") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import time
 import zipfile
 import zlib
@@ -120,7 +121,7 @@ def load_movielens(
             features={name: torch.from_numpy(values[rows]) for name, values in features.items()},
             labels=torch.from_numpy(labels[rows].astype(np.float32)),
             groups=user_rows[rows].astype(np.int32),
-            rows=kept[rows],
+            rows=ratings.index.to_numpy()[rows],
         )
 
     settings = {"protocol": protocol, "split_seed": split_seed, "format": 1}
@@ -154,15 +155,22 @@ def load_movielens(
 def read_movielens(path: str | Path, strict_data: bool = False) -> RawMovieLens:
     """Read the raw tables and drop what contradicts itself; see `load_movielens` for the arguments."""
     path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: expected MovieLens-1M, got no such file or folder; check the path.")
+    if path.name in OFFICIAL_FILES:
+        raise UserError(
+            f"{path}: expected an archive, a folder or the released CSV, got one of their files; name its folder."
+        )
     is_csv = path.is_file() and path.suffix.lower() in (".csv", ".txt")
     raw = _read_released_csv(path) if is_csv else _read_official(path)
     ratings = raw.ratings
     outside = np.flatnonzero(~ratings["rating"].between(1, 5))
     if len(outside):
-        where = f"{path.name if is_csv else RATINGS}, line {outside[0] + 1 + is_csv}"  # a CSV begins with its header
+        # A quoted title may hold line breaks, so a CSV's rows are no lines.
+        where = f"{path.name}, row {outside[0] + 1} below the header" if is_csv else f"{RATINGS}, line {outside[0] + 1}"
         raise UserError(
             f"{where}: expected a rating from 1 to 5, got {ratings['rating'].iloc[outside[0]]}; "
-            f"{len(outside)} such line(s), mend or remove them."
+            f"{len(outside)} such rating(s), mend or remove them."
         )
     raw.counts["ratings_read"] = len(ratings)
     for key, frame, where in (("user_id", raw.users, USERS), ("movie_id", raw.movies, MOVIES)):
@@ -223,8 +231,21 @@ def _read_official(path: Path) -> RawMovieLens:
     digest = hashlib.sha256(b"".join(hashlib.sha256(contents[name]).digest() for name in OFFICIAL_FILES)).hexdigest()
     probabilities = None
     if SAMPLE_PROBABILITIES in contents:
-        probabilities = np.array(contents[SAMPLE_PROBABILITIES].split(), dtype=np.float64)
+        probabilities = _parse_probabilities(contents[SAMPLE_PROBABILITIES], len(frames[RATINGS]))
     return RawMovieLens(frames[RATINGS], frames[USERS], frames[MOVIES], digest, probabilities)
+
+
+def _parse_probabilities(content: bytes, num_ratings: int) -> np.ndarray:
+    try:
+        probabilities = np.array(content.split(), dtype=np.float64)
+    except ValueError:
+        probabilities = np.zeros(0)
+    if len(probabilities) != num_ratings:
+        raise UserError(
+            f"{SAMPLE_PROBABILITIES}: expected a number for each of {num_ratings} ratings, got {len(probabilities)}; "
+            "the sample was altered, remove its folder and run again."
+        )
+    return probabilities
 
 
 def _read_folder(folder: Path) -> dict[str, bytes]:
@@ -242,12 +263,24 @@ def _read_zip(path: Path) -> dict[str, bytes]:
     """The members are read in place; nothing is unpacked to disk, so no path in an archive can lead anywhere."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {Path(info.filename).name: info for info in archive.infolist() if not info.is_dir()}
+            files = [info for info in archive.infolist() if not info.is_dir()]
+            members = {Path(info.filename).name: info for info in files}
             missing = [name for name in OFFICIAL_FILES if name not in members]
             if missing:
                 raise UserError(f"{path}: expected {', '.join(OFFICIAL_FILES)} inside, got no {', '.join(missing)}.")
+            repeated = [n for n in OFFICIAL_FILES if sum(Path(info.filename).name == n for info in files) > 1]
+            if repeated:
+                raise UserError(f"{path}: expected one {repeated[0]} inside, got several; keep one.")
             return {name: archive.read(members[name]) for name in OFFICIAL_FILES}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        OSError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise UserError(
             f"{path}: expected a whole zip archive, got a damaged one ({error}); fetch it again."
         ) from error

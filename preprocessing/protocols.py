@@ -60,9 +60,10 @@ def split_rows(protocol: str, times: np.ndarray, seed: int) -> Splits:
 def check_both_classes(labels: np.ndarray, splits: Splits) -> None:
     """Raise UserError where a split holds one class only: AUC is not defined there."""
     for name in ("train", "valid", "test"):
-        found = np.unique(labels[getattr(splits, name)])
+        found = np.unique(labels[getattr(splits, name)]).tolist()
         if len(found) < 2:
-            raise UserError(f"{name} split: expected labels 0 and 1, got only {int(found[0])}; give more data.")
+            got = f"only {found[0]}" if found else "no row that the protocol keeps"
+            raise UserError(f"{name} split: expected labels 0 and 1, got {got}; give more data.")
 
 
 def drop_users_without_positive(users: np.ndarray, labels: np.ndarray, splits: Splits) -> Splits:
@@ -93,7 +94,7 @@ def label_means(
         keys, labels, times: one entry per row of the data.
     Returns:
         the field that gives the statistic of the training rows to any raw key, and the scaled feature of every
-        row, (N,) float32. Rows that are in no split hold 0.
+        row, (N,) float32; rows that are in no split hold no meaning.
     """
     if protocol == "paper":
         field, per_row = _released_means(name, key, keys, labels, splits)

@@ -17,7 +17,7 @@ class Table:
 
     `features` maps a column's name to its tensor: sparse (N,) int32 ids, varlen (N, maxlen) int32 ids padded
     with 0, dense (N, dimension) float32. `labels` is (N,) float32 in {0, 1}; `groups` is (N,) int32, the raw
-    user of each row counted from 0, for metrics per user; `rows` is each row's place in the raw ratings.
+    user of each row counted from 0, for metrics per user; `rows` is each row's place in the raw file, from 0.
     """
 
     features: dict[str, Tensor]

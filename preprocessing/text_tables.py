@@ -2,11 +2,14 @@
 
 import csv
 import io
+import re
 
 import numpy as np
 import pandas as pd
 
 from preprocessing.errors import UserError
+
+_UNIT_SEPARATOR = b"\x1f"
 
 
 def parse_separated(name: str, content: bytes, separator: bytes, columns: dict[str, str]) -> pd.DataFrame:
@@ -21,14 +24,13 @@ def parse_separated(name: str, content: bytes, separator: bytes, columns: dict[s
     if not content.strip():
         raise UserError(f"{name}: expected lines of {separator.decode().join(columns)}, got an empty file.")
     # The C parser wants one byte between fields. No text file of these formats holds a unit separator.
-    delimiter = b"\x1f"
     num_lines = content.count(b"\n") + (not content.endswith(b"\n"))
-    well_formed = content.count(separator) == num_lines * (len(columns) - 1) and delimiter not in content
-    if well_formed:
+    parsed = content.replace(separator, _UNIT_SEPARATOR)
+    if _UNIT_SEPARATOR not in content and (_separators_per_line(parsed) == len(columns) - 1).all():
         try:
             frame = pd.read_csv(
-                io.BytesIO(content.replace(separator, delimiter)),
-                sep=delimiter.decode(),
+                io.BytesIO(parsed),
+                sep=_UNIT_SEPARATOR.decode(),
                 header=None,
                 names=list(columns),
                 index_col=False,
@@ -46,38 +48,57 @@ def parse_separated(name: str, content: bytes, separator: bytes, columns: dict[s
     if lines[-1] == "":
         lines.pop()
     rows = (line.rstrip("\r").split(separator.decode()) for line in lines)
-    raise _first_fault(name, enumerate(rows, start=1), columns)
+    raise _first_fault(name, enumerate(rows, start=1), columns) or _unparsable(name, columns)
+
+
+def _separators_per_line(content: bytes) -> np.ndarray:
+    characters = np.frombuffer(content, dtype=np.uint8)
+    separators = np.flatnonzero(characters == _UNIT_SEPARATOR[0])
+    line_ends = np.flatnonzero(characters == ord("\n"))
+    if not content.endswith(b"\n"):
+        line_ends = np.append(line_ends, len(content))
+    return np.diff(np.searchsorted(separators, line_ends), prepend=0)
 
 
 def parse_csv(name: str, content: bytes, columns: dict[str, str]) -> pd.DataFrame:
     """Parse comma-separated text whose header names at least the given columns; raises as `parse_separated`."""
     text = content.decode("utf-8", errors="surrogateescape").removeprefix("\ufeff")
-    header = next(csv.reader(io.StringIO(text)), [])
+    try:
+        header = next(csv.reader(io.StringIO(text)), [])
+    except csv.Error:
+        header = []
     missing = [column for column in columns if column not in header]
     if missing:
         raise UserError(f"{name}, line 1: expected the header {','.join(columns)}, got no {', '.join(missing)}.")
     try:
-        # index_col=False would cut a longer line short in silence; without it pandas takes surplus fields of
-        # every line as an index, which the check below catches.
         frame = pd.read_csv(
             io.StringIO(text),
             dtype={column: np.int64 if kind == "int" else str for column, kind in columns.items()},
             keep_default_na=False,
+            skip_blank_lines=False,
             encoding_errors="surrogateescape",
         )
-        if isinstance(frame.index, pd.RangeIndex) and len(frame):
+        # Surplus fields of every line would have become the index; a line cut short is filled up with "".
+        if isinstance(frame.index, pd.RangeIndex) and len(frame) and not (frame.iloc[:, -1] == "").any():
             return frame[list(columns)]
     except (ValueError, OverflowError):
-        pass
+        frame = None
     reader = csv.reader(io.StringIO(text))
     next(reader)
     kinds = {column: columns.get(column, "str") for column in header}
-    rows = ((reader.line_num, row) for row in reader)
-    raise _first_fault(name, rows, kinds)
+    try:
+        fault = _first_fault(name, ((reader.line_num, row) for row in reader), kinds)
+    except csv.Error as error:
+        fault = UserError(
+            f"{name}, line {reader.line_num + 1}: expected closed quotes, got none ({error}); mend the line."
+        )
+    if fault is None and frame is not None:
+        return frame[list(columns)]
+    raise fault or _unparsable(name, columns)
 
 
-def _first_fault(name: str, rows, columns: dict[str, str]) -> UserError:
-    """The error that names the first line at fault; found by a slow walk, taken only after the parser gave up."""
+def _first_fault(name: str, rows, columns: dict[str, str]) -> UserError | None:
+    """The error that names the first line at fault; a slow walk, taken only where the fast parser is in doubt."""
     line = 0
     for line, row in rows:
         if len(row) != len(columns):
@@ -90,11 +111,15 @@ def _first_fault(name: str, rows, columns: dict[str, str]) -> UserError:
                 )
     if line == 0:
         return UserError(f"{name}: expected at least one row below the header, got none.")
-    return UserError(f"{name}: expected plain lines of {', '.join(columns)}, got text that cannot be parsed.")
+    return None
+
+
+def _unparsable(name: str, columns: dict[str, str]) -> UserError:
+    return UserError(
+        f"{name}: expected plain lines of {', '.join(columns)}, got text that cannot be parsed (a control character?)."
+    )
 
 
 def _is_int64(value: str) -> bool:
-    try:
-        return -(2**63) <= int(value) < 2**63
-    except ValueError:
-        return False
+    plain = re.fullmatch(r" *[+-]?[0-9]+ *", value)
+    return plain is not None and -(2**63) <= int(value) < 2**63
