@@ -13,18 +13,16 @@ from dataclasses import dataclass
 from figure.learning_curve import draw_learning_curve
 from model import MODELS, model_class
 from model.IntTower import IntTower as Model
-from preprocessing.encode import save_encoders
 from preprocessing.movielens import load_movielens, locate_movielens
 from training.metrics import evaluate
 from training.report import (
-    ENCODERS,
     LEARNING_CURVE,
-    RECORD,
     SYNTHETIC_BANNER,
+    begin_run,
+    finished_record,
     make_record,
     open_run_folder,
     print_report,
-    read_record,
     run_identity,
     write_record,
 )
@@ -60,8 +58,8 @@ def main(settings: Settings) -> None:
     """Read the data, train until validation AUC stops rising, evaluate on test, report."""
     device = resolve_device(settings.device)
     folder = open_run_folder(settings, "movielens", settings.model)
-    if settings.resume and (folder / RECORD).exists():
-        print_report(read_record(folder), folder)
+    if settings.resume and (record := finished_record(folder, settings)):
+        print_report(record, folder)
         return
     path = locate_movielens(settings.data)
     seed_everything(settings.seed)
@@ -82,8 +80,10 @@ def main(settings: Settings) -> None:
         identity=run_identity(settings, data, model),
         checkpoint_seconds=settings.checkpoint_seconds,
     )
-    save_encoders(folder / ENCODERS, data.user_encoder, data.item_encoder)
-    trainer.fit(data.train, data.valid, settings.epochs, settings.patience, settings.resume)
+    if settings.resume:
+        trainer.restore()  # refuses another run's checkpoint before anything of that run is written over
+    begin_run(folder, data, settings.overwrite)
+    trainer.fit(data.train, data.valid, settings.epochs, settings.patience)
 
     start = time.perf_counter()
     test = evaluate(data.test.labels.numpy(), trainer.predict(data.test), data.test.groups)

@@ -147,11 +147,29 @@ def test_resuming_a_finished_run_prints_its_report_again(finished, sample_folder
     assert (finished / "checkpoint.pt").read_bytes() == before
 
 
+def test_resuming_a_finished_run_with_more_epochs_goes_on(finished, sample_folder, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    arguments = ("--data", sample_folder, "--output", copy, "--resume", *QUICK[2:])
+    assert train(*arguments, "--epochs", "4").returncode == 0
+    history = json.loads((copy / "record.json").read_text())["history"]
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    assert history[:3] == json.loads((finished / "record.json").read_text())["history"]
+
+
+def test_resuming_a_finished_run_with_other_settings_is_refused(finished, sample_folder):
+    before = (finished / "record.json").read_bytes()
+    result = train("--data", sample_folder, "--output", finished, "--resume", *QUICK, "--field-dim", "8")
+    assert_refused(result, "field_dim is 16 there, 8 here")
+    assert (finished / "record.json").read_bytes() == before
+
+
 def test_a_second_run_does_not_replace_the_first_unless_told_to(finished, sample_folder, tmp_path):
     before = (finished / "record.json").read_bytes()
     assert_refused(train("--data", sample_folder, "--output", finished, *QUICK), "--overwrite", "--resume")
     assert (finished / "record.json").read_bytes() == before
     copy = shutil.copytree(finished, tmp_path / "copy")
+    assert_refused(train("--data", tmp_path / "nowhere", "--output", copy, "--overwrite", *QUICK), "nowhere")
+    assert (copy / "record.json").read_bytes() == before
     again = train("--data", sample_folder, "--output", copy, "--overwrite", "--epochs", "1", *QUICK[2:])
     assert again.returncode == 0, again.stderr
     assert json.loads((copy / "record.json").read_text())["epochs"] == 1
@@ -211,7 +229,9 @@ def test_a_checkpoint_of_another_vocabulary_is_refused(finished, sample_folder, 
     ratings = (folder / "ratings.dat").read_text().splitlines()
     (folder / "ratings.dat").write_text("\n".join(ratings[: len(ratings) // 2]))
     (folder / "probabilities.txt").unlink()
+    before = (copy / "encoders.json").read_bytes()
     assert_refused(train("--data", folder, "--output", copy, "--resume", *QUICK), "vocabulary sizes")
+    assert (copy / "encoders.json").read_bytes() == before
 
 
 def test_a_disk_that_refuses_while_saving_is_one_line_and_leaves_no_half_file(sample_folder, tmp_path):

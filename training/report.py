@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from preprocessing.encode import save_encoders
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 from preprocessing.inputs import DenseFeat
@@ -40,15 +41,20 @@ def open_run_folder(settings: TrainingSettings, dataset: str, model: str) -> Pat
     taken = [name for name in (RECORD, CHECKPOINT) if (folder / name).exists()]
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder}: expected a folder, got a file; choose another.")
-    if taken and settings.overwrite:
-        for name in (RECORD, CHECKPOINT, ENCODERS, LEARNING_CURVE):
-            (folder / name).unlink(missing_ok=True)
-    elif taken and not settings.resume:
+    if taken and not (settings.resume or settings.overwrite):
         raise UserError(
             f"{folder}: expected an empty folder, got the {taken[0]} of another run; "
             "--resume goes on with it, --overwrite replaces it, --output takes another folder."
         )
     return folder
+
+
+def begin_run(folder: Path, data: Dataset, overwrite: bool) -> None:
+    """Save the encoders; with `overwrite`, first remove the run that stood there. Called when all else is checked."""
+    if overwrite:
+        for name in (RECORD, CHECKPOINT, ENCODERS, LEARNING_CURVE):
+            (folder / name).unlink(missing_ok=True)
+    save_encoders(folder / ENCODERS, data.user_encoder, data.item_encoder)
 
 
 def run_identity(settings: TrainingSettings, data: Dataset, model: nn.Module) -> dict:
@@ -100,14 +106,18 @@ def write_record(folder: Path, record: dict) -> None:
     write_atomically(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
 
 
-def read_record(folder: Path) -> dict:
-    """A finished run's record; raises UserError where it is none."""
+def finished_record(folder: Path, settings: TrainingSettings) -> dict | None:
+    """The record of a finished run with these settings; None where there is none, or other settings are asked for.
+
+    Raises UserError where the file is no record.
+    """
+    if not (folder / RECORD).exists():
+        return None
     try:
-        return json.loads((folder / RECORD).read_bytes())
-    except ValueError as error:
-        raise UserError(
-            f"{folder / RECORD}: expected the JSON record of a run, got {error}; use --overwrite."
-        ) from error
+        record = json.loads((folder / RECORD).read_bytes())
+        return record if record["settings"] == json.loads(json.dumps(settings.recorded())) else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / RECORD}: expected the record of a run, got {error!r}; use --overwrite.") from error
 
 
 def print_report(record: dict, folder: Path) -> None:

@@ -79,6 +79,8 @@ class TrainingSettings:
                 raise UserError(f"{flag_name(name)}: expected a number below 2^32, got {getattr(self, name)}.")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise UserError(f"--lr: expected a number above 0, got {self.lr}.")
+        if self.resume and self.overwrite:
+            raise UserError("--resume, --overwrite: expected one of them, got both.")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout: expected a number in [0, 1), got {self.dropout}.")
         if min(self.hidden_units, default=0) < 1:

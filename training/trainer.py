@@ -138,8 +138,8 @@ class Trainer:
         if len(valid.labels.unique()) < 2:
             raise UserError("valid split: expected labels 0 and 1, got one class only, which has no AUC.")
         keep_freed_memory()
-        if resume and self.checkpoint_path is not None and self.checkpoint_path.exists():
-            self._restore(load_checkpoint(self.checkpoint_path, self.identity, self.device))
+        if resume:
+            self.restore()
         progress = self.progress
         progress.finished = self._is_finished(epochs, patience)
         features = {name: values.to(self.device) for name, values in train.features.items()}
@@ -272,7 +272,11 @@ class Trainer:
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         save_checkpoint(self.checkpoint_path, state)
 
-    def _restore(self, state: dict) -> None:
+    def restore(self) -> None:
+        """Take up the state of the run directory's checkpoint, if it has one; raises UserError if it is another's."""
+        if self.checkpoint_path is None or not self.checkpoint_path.exists():
+            return
+        state = load_checkpoint(self.checkpoint_path, self.identity, self.device)
         self.progress = Progress(**state["progress"])
         self.model.load_state_dict(state["model"])
         self.best_weights = state["best_model"]
