@@ -1,13 +1,15 @@
-"""README's tables, made from the records under results/.
+"""README's tables and printed output, made from what is recorded under results/.
 
     python -m figure.results_table
 
-In README.md each table stands between `<!-- records: FOLDER -->` and `<!-- end -->`; FOLDER names the records.
+In README.md a table stands between `<!-- records: FOLDER -->` and `<!-- end -->`, the output of a command between
+`<!-- output: FILE -->` and `<!-- end -->`; both are paths under results/.
 """
 
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from preprocessing.files import write_atomically
@@ -15,6 +17,7 @@ from preprocessing.files import write_atomically
 PROJECT = Path(__file__).resolve().parent.parent
 README = PROJECT / "README.md"
 RESULTS = PROJECT / "results"
+DEFAULT_RUN = RESULTS / "movielens" / "protocols" / "strict.json"
 
 Columns = dict[str, Callable[[dict], str]]
 
@@ -36,9 +39,9 @@ _EFFORT: Columns = {
 
 def _changed(record: dict) -> str:
     """The flags by which a record's run differs from the default run."""
-    default = json.loads((RESULTS / record["dataset"] / "protocols" / "strict.json").read_text())["settings"]
+    default = json.loads(DEFAULT_RUN.read_text())["settings"]
     changed = {name: value for name, value in record["settings"].items() if value != default[name]}
-    return " ".join(f"`--{name.replace('_', '-')} {value}`" for name, value in changed.items()) or "none (the default)"
+    return " ".join(f"`--{name.replace('_', '-')} {value}`" for name, value in changed.items())
 
 
 def _published(record: dict) -> str:
@@ -46,9 +49,17 @@ def _published(record: dict) -> str:
     return f"{auc:.4f} / {logloss:.4f}"
 
 
-# For each folder of records: the order of its rows, and its columns.
-TABLES: dict[str, tuple[Callable[[dict], object], Columns]] = {
-    "movielens/protocols": (
+@dataclass
+class ResultTable:
+    """A table of the records in one folder; `with_default` adds the default run's record to them."""
+
+    order: Callable[[dict], object]
+    columns: Columns
+    with_default: bool = False
+
+
+TABLES = {
+    "movielens/protocols": ResultTable(
         lambda r: ("strict", "temporal", "paper").index(r["protocol"]),
         {
             "protocol": lambda r: f"`{r['protocol']}`" + (" (labels leak)" if r["labels_leak"] else ""),
@@ -58,10 +69,11 @@ TABLES: dict[str, tuple[Callable[[dict], object], Columns]] = {
             "AUC of item mean alone": lambda r: f"{r['dense_feature_test_auc']['item_mean_rating']:.4f}",
             **_EFFORT,
             "samples/s": lambda r: f"{r['samples_per_second']:,.0f}",
+            "threads": lambda r: f"{r['num_threads']}",
             "peak memory": lambda r: f"{r['peak_memory_bytes'] / 2**30:.2f} GiB",
         },
     ),
-    "movielens/cir": (
+    "movielens/cir": ResultTable(
         lambda r: (r["settings"]["cir_weight"], r["settings"]["cir_temperature"]),
         {
             "weight": lambda r: f"{r['settings']['cir_weight']:g}",
@@ -70,33 +82,41 @@ TABLES: dict[str, tuple[Callable[[dict], object], Columns]] = {
             **_MEASURES,
             **_EFFORT,
         },
+        with_default=True,
     ),
-    "movielens/variations": (
-        lambda r: (_changed(r) != "none (the default)", _changed(r)),
-        {"changed settings": _changed, **_VALIDATION, **_MEASURES, **_EFFORT},
+    "movielens/variations": ResultTable(
+        _changed,
+        {"changed settings": lambda r: _changed(r) or "none", **_VALIDATION, **_MEASURES, **_EFFORT},
+        with_default=True,
     ),
 }
 
 
 def read_records(folder: str) -> list[dict]:
     """The records of one table, in the order of its rows."""
-    order, _ = TABLES[folder]
-    return sorted((json.loads(path.read_text()) for path in (RESULTS / folder).glob("*.json")), key=order)
+    paths = [*(RESULTS / folder).glob("*.json"), *([DEFAULT_RUN] if TABLES[folder].with_default else [])]
+    return sorted((json.loads(path.read_text()) for path in paths), key=TABLES[folder].order)
 
 
 def markdown_table(folder: str) -> str:
     """The table of one folder of records."""
-    _, columns = TABLES[folder]
+    columns = TABLES[folder].columns
     rows = [[cell(record) for cell in columns.values()] for record in read_records(folder)]
     lines = [list(columns), ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def with_tables(readme: str) -> str:
-    """README's text with every table made anew."""
-    pattern = re.compile(r"(<!-- records: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    return pattern.sub(lambda match: f"{match[1]}{markdown_table(match[2])}\n{match[3]}", readme)
+def recorded_output(file: str) -> str:
+    """What a command printed, as a block."""
+    return f"```\n{(RESULTS / file).read_text().rstrip()}\n```"
+
+
+def with_results(readme: str) -> str:
+    """README's text with every table and output made anew."""
+    make = {"records": markdown_table, "output": recorded_output}
+    pattern = re.compile(r"(<!-- (records|output): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return pattern.sub(lambda match: f"{match[1]}{make[match[2]](match[3])}\n{match[4]}", readme)
 
 
 if __name__ == "__main__":
-    write_atomically(README, with_tables(README.read_text()).encode())
+    write_atomically(README, with_results(README.read_text()).encode())

@@ -1,0 +1,63 @@
+"""README's commands run as they stand, and its tables say what the records say."""
+
+import re
+import shlex
+import zipfile
+
+import pytest
+from shell import PROJECT, copy_of_the_project, environment, run, train
+
+from figure.results_table import with_results
+
+README = (PROJECT / "README.md").read_text()
+# Fewer epochs and steps than the real command takes; nothing else is changed.
+SHORTER = {
+    "train_movielens_IntTower.py": ["--epochs", "1"],
+    "benchmark.training_speed": ["--steps", "1"],
+    "benchmark.decoupled_evaluation": ["--repeats", "1"],
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_tables_and_outputs_are_what_was_recorded():
+    assert with_results(README) == README
+
+
+def test_every_python_command_runs_in_the_order_of_the_page(tmp_path, sample_folder):
+    project = copy_of_the_project(tmp_path / "project")
+    commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("python ")]
+    assert len(commands) >= 6
+    for command in commands:
+        words = shlex.split(command, comments=True)[1:]
+        shorter = next(flags for name, flags in SHORTER.items() if name in words)
+        if "--help" not in words:
+            words += shorter
+        result = run(*words, folder=project, env=environment(INTTOWER_DATA=str(sample_folder)))
+        assert result.returncode == 0, (command, result.stderr)
+
+
+def test_the_python_example_runs_and_prints_the_three_metrics(tmp_path, sample_folder):
+    example = next(block for block in blocks("python") if "load_movielens" in block)
+    (tmp_path / "data").mkdir()
+    with zipfile.ZipFile(tmp_path / "data" / "ml-1m.zip", "w") as archive:
+        for path in sorted(sample_folder.glob("*.dat")):
+            archive.write(path, f"ml-1m/{path.name}")
+    (tmp_path / "example.py").write_text(example)
+    result = run("example.py", folder=tmp_path, env=environment(PYTHONPATH=str(PROJECT)))
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"'auc': 0\.\d+, 'logloss': \d\.\d+, 'gauc'", result.stdout)
+
+
+def test_every_flag_on_the_page_exists():
+    known = train("--help").stdout
+    named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", re.sub(r"<!--.*?-->", "", README)))
+    named -= {"--repeats", "--steps"}
+    assert {flag for flag in named if flag not in known} == set()
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([a-z]+/[^)]*|LICENSE)\)", README))
+def test_every_link_into_the_project_leads_somewhere(path):
+    assert (PROJECT / path).exists()
