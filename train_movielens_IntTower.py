@@ -57,16 +57,16 @@ PRESETS = {
 def main(settings: Settings) -> None:
     """Read the data, train until validation AUC stops rising, evaluate on test, report."""
     device = resolve_device(settings.device)
-    folder = open_run_folder(settings, "movielens", settings.model)
-    if settings.resume and (record := finished_record(folder, settings)):
-        print_report(record, folder)
-        return
     path = locate_movielens(settings.data)
-    seed_everything(settings.seed)
     data = load_movielens(path, settings.protocol, settings.embedding_dim, settings.split_seed, settings.strict_data)
     if data.synthetic:
         print(SYNTHETIC_BANNER)
+    folder = open_run_folder(settings, data.name, settings.model)
+    if settings.resume and (record := finished_record(folder, settings, data)):
+        print_report(record, folder)
+        return
 
+    seed_everything(settings.seed)
     model_type = Model if settings.model == Model.__name__ else model_class(settings.model)
     model = model_type.from_columns(data.user_columns, data.item_columns, **settings.model_options(model_type))
     trainer = Trainer(
@@ -90,8 +90,8 @@ def main(settings: Settings) -> None:
     seconds = time.perf_counter() - start
     valid = evaluate(data.valid.labels.numpy(), trainer.predict(data.valid), data.valid.groups)
     record = make_record(settings, data, trainer, test, valid, seconds)
-    write_record(folder, record)
     draw_learning_curve(record, folder / LEARNING_CURVE)
+    write_record(folder, record)
     print_report(record, folder)
 
 

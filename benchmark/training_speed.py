@@ -8,6 +8,7 @@ out, forward and backward; everything else (batch norm, dropout, Adam, the gathe
 """
 
 import argparse
+import itertools
 import statistics
 import time
 
@@ -64,7 +65,7 @@ def main() -> None:
         model = IntTower(data.user_columns, data.item_columns, **options)
         trainer = Trainer(model, batch_size=arguments.batch_size, device=device)
         model.train()
-        batches = iter(epoch_batches(len(labels), arguments.batch_size, [0, 0]))
+        batches = itertools.cycle(epoch_batches(len(labels), arguments.batch_size, [0, 0]))
 
         def step(trainer=trainer, batches=batches) -> None:
             rows = torch.from_numpy(next(batches)).to(device)

@@ -31,6 +31,7 @@ _VALIDATION: Columns = {
     "valid AUC": lambda r: f"{r['valid']['auc']:.4f}",
     "valid logloss": lambda r: f"{r['valid']['logloss']:.4f}",
 }
+_THREADS: Columns = {"threads": lambda r: f"{r['num_threads']}"}
 _EFFORT: Columns = {
     "epochs (best)": lambda r: f"{r['epochs']} ({r['best_epoch']})",
     "training": lambda r: f"{r['train_seconds'] / 60:.1f} min",
@@ -40,11 +41,21 @@ _EFFORT: Columns = {
 def _changed(record: dict) -> str:
     """The flags by which a record's run differs from the default run."""
     default = json.loads(DEFAULT_RUN.read_text())["settings"]
-    changed = {name: value for name, value in record["settings"].items() if value != default[name]}
-    return " ".join(f"`--{name.replace('_', '-')} {value}`" for name, value in changed.items())
+    changed = {name: value for name, value in record["settings"].items() if value != default.get(name)}
+    return " ".join(f"`{_flag(name, value)}`" for name, value in changed.items())
+
+
+def _flag(name: str, value) -> str:
+    """A setting as it is written on the command line."""
+    name = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {','.join(map(str, value)) if isinstance(value, list) else value}"
 
 
 def _published(record: dict) -> str:
+    if not record["labels_leak"]:
+        return "not comparable"
     auc, logloss = _PUBLISHED[record["dataset"]][record["model"]]
     return f"{auc:.4f} / {logloss:.4f}"
 
@@ -69,7 +80,7 @@ TABLES = {
             "AUC of item mean alone": lambda r: f"{r['dense_feature_test_auc']['item_mean_rating']:.4f}",
             **_EFFORT,
             "samples/s": lambda r: f"{r['samples_per_second']:,.0f}",
-            "threads": lambda r: f"{r['num_threads']}",
+            **_THREADS,
             "peak memory": lambda r: f"{r['peak_memory_bytes'] / 2**30:.2f} GiB",
         },
     ),
@@ -81,12 +92,13 @@ TABLES = {
             **_VALIDATION,
             **_MEASURES,
             **_EFFORT,
+            **_THREADS,
         },
         with_default=True,
     ),
     "movielens/variations": ResultTable(
         _changed,
-        {"changed settings": lambda r: _changed(r) or "none", **_VALIDATION, **_MEASURES, **_EFFORT},
+        {"changed settings": lambda r: _changed(r) or "none", **_VALIDATION, **_MEASURES, **_EFFORT, **_THREADS},
         with_default=True,
     ),
 }
@@ -107,8 +119,12 @@ def markdown_table(folder: str) -> str:
 
 
 def recorded_output(file: str) -> str:
-    """What a command printed, as a block."""
-    return f"```\n{(RESULTS / file).read_text().rstrip()}\n```"
+    """What a command printed, as a block; of many epochs only the first two and the last are shown."""
+    lines = (RESULTS / file).read_text().rstrip().split("\n")
+    epochs = [i for i, line in enumerate(lines) if line.startswith("epoch ")]
+    if len(epochs) > 4:
+        lines[epochs[2] : epochs[-1]] = ["..."]
+    return "\n".join(["```", *lines, "```"])
 
 
 def with_results(readme: str) -> str:

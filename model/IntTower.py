@@ -169,7 +169,7 @@ class IntTower(nn.Module):
         light_se_residual: bool = True,
         cir_weight: float = 1.0,
         cir_temperature: float = 0.1,
-        init_std: float = 1e-4,
+        init_std: float = 0.01,
     ):
         super().__init__()
         if task != "binary":

@@ -23,7 +23,7 @@ class FieldEmbedding(nn.Module):
     no columns at all.
     """
 
-    def __init__(self, columns: list, init_std: float = 1e-4):
+    def __init__(self, columns: list, init_std: float = 0.01):
         super().__init__()
         self.sparse = [c for c in columns if isinstance(c, SparseFeat)]
         self.varlen = [c for c in columns if isinstance(c, VarLenSparseFeat)]
@@ -83,7 +83,7 @@ class Dropout(nn.Module):
     """Dropout whose mask costs 16 random bits an element on the CPU, where torch draws a whole float.
 
     The keep probability is rounded to a multiple of 2^-16 and the kept values are scaled by exactly that, so
-    the expectation is unchanged. Drawing masks took a tenth of a training step before.
+    the expectation is unchanged.
     """
 
     def __init__(self, p: float):

@@ -28,7 +28,11 @@ def fit_vocabulary(train_values: pd.Series | np.ndarray) -> pd.Index:
 
 def encode(values: pd.Series | np.ndarray, vocabulary: pd.Index) -> np.ndarray:
     """Ids of values, int32 of the same length; a value outside the vocabulary becomes OOV."""
-    return (vocabulary.get_indexer(pd.Index(values)) + FIRST_ID).astype(np.int32)
+    index = pd.Index(values)
+    if vocabulary.inferred_type == "integer" and index.inferred_type != "integer":
+        # Raw ids often arrive as text, and "42" must not be served as an unknown user.
+        index = pd.Index(pd.to_numeric(index, errors="coerce"))
+    return (vocabulary.get_indexer(index) + FIRST_ID).astype(np.int32)
 
 
 @dataclass

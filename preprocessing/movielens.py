@@ -135,8 +135,9 @@ def load_movielens(
         "movies_in_train": len(train_movies),
     }
     return Dataset(
-        name="movielens",
+        name="movielens" if raw.probabilities is None else "movielens-synthetic",
         protocol=protocol,
+        labels_leak=protocol == "paper",
         train=table(splits.train),
         valid=table(splits.valid),
         test=table(splits.test),
@@ -271,7 +272,8 @@ def _read_zip(path: Path) -> dict[str, bytes]:
             repeated = [n for n in OFFICIAL_FILES if sum(Path(info.filename).name == n for info in files) > 1]
             if repeated:
                 raise UserError(f"{path}: expected one {repeated[0]} inside, got several; keep one.")
-            return {name: archive.read(members[name]) for name in OFFICIAL_FILES}
+            wanted = [name for name in (*OFFICIAL_FILES, SAMPLE_PROBABILITIES) if name in members]
+            return {name: archive.read(members[name]) for name in wanted}
     except (
         zipfile.BadZipFile,
         zlib.error,

@@ -33,14 +33,15 @@ class Table:
 class Dataset:
     """The three splits of one dataset under one protocol, and all that is needed to read them.
 
-    `fingerprint` is a sha256 over the raw files and the settings that shaped the splits. `counts` says what
-    was read, dropped and kept, for the record. `probabilities` are the generator's own for the test rows where
-    the data is synthetic, (N,), else None: no model can rank better than they do. `seconds` is the time it took
-    to read, split and encode.
+    `labels_leak` says that features were computed from the labels of the very rows they describe. `fingerprint` is a
+    sha256 over the raw files and the settings that shaped the splits. `counts` says what was read, dropped and kept,
+    for the record. `probabilities` are the generator's own for the test rows where the data is synthetic, (N,), else
+    None: no model can rank better than they do. `seconds` is the time it took to read, split and encode.
     """
 
     name: str
     protocol: str
+    labels_leak: bool
     train: Table
     valid: Table
     test: Table

@@ -180,3 +180,8 @@ def test_an_empty_list_is_no_value_to_learn():
 def test_encoders_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(UserError, match="encoders"):
         load_encoders(tmp_path / "encoders.json")
+
+
+def test_whole_numbers_that_arrive_as_text_are_known():
+    vocabulary = fit_vocabulary(pd.Series([7, 42]))
+    assert encode(np.array(["42", "7", "8", "x"], dtype=object), vocabulary).tolist() == [3, 2, 1, 1]

@@ -50,7 +50,7 @@ def test_without_any_data_or_network_it_trains_on_the_sample_and_says_so_loudly(
     assert result.returncode == 0, result.stderr
     assert "SYNTHETIC DATA" in result.stdout
     assert "best possible AUC" in result.stdout
-    record = json.loads((project / "runs" / "movielens-IntTower-strict-seed1023" / "record.json").read_text())
+    record = json.loads((project / "runs" / "movielens-synthetic-IntTower-strict-seed1023" / "record.json").read_text())
     assert record["synthetic"]
     assert 0.65 < record["test"]["auc"] < record["best_possible_test_auc"]
 
@@ -114,14 +114,15 @@ def start_and_wait_for_a_checkpoint(folder: Path, *arguments) -> Popen:
     return process
 
 
-@pytest.mark.parametrize("checkpoint_seconds", ["0", "60"])
-def test_a_killed_run_resumes_bit_for_bit(finished, sample_folder, tmp_path, checkpoint_seconds):
-    # With 0 there is a checkpoint after every batch, so the kill falls within an epoch.
-    arguments = ("--data", sample_folder, *QUICK, "--checkpoint-seconds", checkpoint_seconds)
+@pytest.mark.parametrize("delay", [0.0, 0.03, 0.1])
+def test_a_killed_run_resumes_bit_for_bit(finished, sample_folder, tmp_path, delay):
+    # There is a checkpoint after every batch, so the kill falls within an epoch, or between two, or into a write.
+    arguments = ("--data", sample_folder, *QUICK, "--checkpoint-seconds", "0")
     process = start_and_wait_for_a_checkpoint(tmp_path / "run", *arguments)
+    time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert not (tmp_path / "run" / "record.json").exists()
+    assert process.returncode == -signal.SIGKILL
     resumed = train(*arguments, "--output", tmp_path / "run", "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert_same_run(tmp_path / "run", finished)
@@ -154,6 +155,19 @@ def test_resuming_a_finished_run_with_more_epochs_goes_on(finished, sample_folde
     history = json.loads((copy / "record.json").read_text())["history"]
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     assert history[:3] == json.loads((finished / "record.json").read_text())["history"]
+
+
+def test_resuming_a_finished_run_on_other_data_is_refused(finished, sample_folder, tmp_path):
+    folder = shutil.copytree(sample_folder, tmp_path / "ml-1m")
+    ratings = (folder / "ratings.dat").read_text()
+    (folder / "ratings.dat").write_text(ratings.replace("::5::", "::4::", 1))
+    before = (finished / "record.json").read_bytes()
+    assert_refused(train("--data", folder, "--output", finished, "--resume", *QUICK), "data is")
+    assert (finished / "record.json").read_bytes() == before
+
+
+def test_a_path_that_is_too_long_is_one_line(tmp_path):
+    assert_refused(train("--data", "x" * 5000, "--output", tmp_path / "run"), "name too long")
 
 
 def test_resuming_a_finished_run_with_other_settings_is_refused(finished, sample_folder):

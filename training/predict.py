@@ -24,7 +24,7 @@ def predict(model: nn.Module, table: Table, device: str | torch.device = "cpu") 
     return predict_decoupled(model, table, device) if decoupled else predict_jointly(model, table, device)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def predict_decoupled(model: nn.Module, table: Table, device: str | torch.device = "cpu") -> np.ndarray:
     """Logits (N,) by `encode_user` and `encode_item` of what is distinct, then `score` of the pairs."""
     model.eval()
@@ -34,10 +34,13 @@ def predict_decoupled(model: nn.Module, table: Table, device: str | torch.device
     # Gathering wide user vectors for every pair costs more than scoring them: there each user is laid beside its
     # items instead. A GPU gathers faster than it takes up thousands of small pieces of work.
     if torch.device(device).type == "cpu" and sum(level.shape[1] for level in users) >= WIDE_USER:
-        rows_by_user = user_of_row.argsort(stable=True).split(user_of_row.bincount().tolist())
-        for user, rows in enumerate(rows_by_user):
-            item = item_of_row[rows]
-            logits[rows] = model.score([v[user : user + 1] for v in users], [v[item] for v in items])
+        order = user_of_row.argsort(stable=True)
+        items_by_user = item_of_row[order].split(user_of_row.bincount().tolist())
+        scores = [
+            model.score([v[user : user + 1] for v in users], [v[item] for v in items])
+            for user, item in enumerate(items_by_user)
+        ]
+        logits[order] = torch.cat(scores)
     else:
         for i in range(0, len(table), PAIR_CHUNK):
             pairs = slice(i, i + PAIR_CHUNK)
@@ -46,7 +49,7 @@ def predict_decoupled(model: nn.Module, table: Table, device: str | torch.device
     return logits.cpu().numpy()
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def predict_jointly(model: nn.Module, table: Table, device: str | torch.device = "cpu") -> np.ndarray:
     """Logits (N,) by the model's `forward`: every row's user and item are encoded anew."""
     model.eval()
@@ -77,10 +80,15 @@ def _encode_distinct(
 
 def distinct_rows(features: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
     """Where each distinct combination of features stands first, and which of them each row is."""
-    codes = np.zeros(len(next(iter(features.values()))), dtype=np.int64)
+    key, num_keys = np.zeros(len(next(iter(features.values()))), dtype=np.int64), 1
     for values in features.values():
-        for column in values.reshape(len(codes), -1).T:
-            column_codes, distinct = pd.factorize(column.numpy(), use_na_sentinel=False)
-            codes = pd.factorize(codes * len(distinct) + column_codes)[0]
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+        for column in values.reshape(len(key), -1).T:
+            codes, distinct = pd.factorize(column.numpy(), use_na_sentinel=False)
+            if num_keys * len(distinct) > 2**62:  # the next key would not fit: number those that occur
+                key, present = pd.factorize(key)
+                num_keys = len(present)
+            key = key * len(distinct) + codes
+            num_keys *= len(distinct)
+    inverse, _ = pd.factorize(key)  # numbered in the order of appearance
+    first = np.flatnonzero(np.diff(np.maximum.accumulate(inverse), prepend=-1))
     return first, inverse

@@ -29,8 +29,8 @@ PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "deepctr-torch")
 
 SYNTHETIC_BANNER = """\
 ###############################################################################
-#  SYNTHETIC DATA. No MovieLens files were found and none could be fetched.   #
-#  The numbers below say that the code runs; they say nothing of MovieLens.   #
+#  SYNTHETIC DATA, invented by preprocessing/sample.py.                       #
+#  The numbers below say that the code runs; they say nothing of real users.  #
 ###############################################################################"""
 
 
@@ -50,10 +50,12 @@ def open_run_folder(settings: TrainingSettings, dataset: str, model: str) -> Pat
 
 
 def begin_run(folder: Path, data: Dataset, overwrite: bool) -> None:
-    """Save the encoders; with `overwrite`, first remove the run that stood there. Called when all else is checked."""
-    if overwrite:
-        for name in (RECORD, CHECKPOINT, ENCODERS, LEARNING_CURVE):
-            (folder / name).unlink(missing_ok=True)
+    """Save the encoders; with `overwrite`, first remove the run that stood there. Called when all else is checked.
+
+    A record that stands there is removed in any case: it would not be that of the run that goes on now.
+    """
+    for name in (RECORD, LEARNING_CURVE, *((CHECKPOINT, ENCODERS) if overwrite else ())):
+        (folder / name).unlink(missing_ok=True)
     save_encoders(folder / ENCODERS, data.user_encoder, data.item_encoder)
 
 
@@ -76,7 +78,7 @@ def make_record(
         "fingerprint": data.fingerprint,
         "counts": data.counts,
         "protocol": data.protocol,
-        "labels_leak": data.protocol == "paper",
+        "labels_leak": data.labels_leak,
         "model": type(model).__name__,
         "settings": settings.recorded(),
         "seed": settings.seed,
@@ -106,8 +108,8 @@ def write_record(folder: Path, record: dict) -> None:
     write_atomically(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
 
 
-def finished_record(folder: Path, settings: TrainingSettings) -> dict | None:
-    """The record of a finished run with these settings; None where there is none, or other settings are asked for.
+def finished_record(folder: Path, settings: TrainingSettings, data: Dataset) -> dict | None:
+    """The record of a finished run on these data with these settings; None where there is none.
 
     Raises UserError where the file is no record.
     """
@@ -115,7 +117,8 @@ def finished_record(folder: Path, settings: TrainingSettings) -> dict | None:
         return None
     try:
         record = json.loads((folder / RECORD).read_bytes())
-        return record if record["settings"] == json.loads(json.dumps(settings.recorded())) else None
+        same = record["settings"] == json.loads(json.dumps(settings.recorded()))
+        return record if same and record["fingerprint"] == data.fingerprint else None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / RECORD}: expected the record of a run, got {error!r}; use --overwrite.") from error
 
@@ -158,8 +161,8 @@ def _remarks(record: dict) -> list[str]:
             "labels leak: rating means are taken over the very rows that are scored; compare with the paper only.",
         ]
     return [
-        f"the paper reports {figures} with features computed from the labels of the scored rows; here a row's "
-        "features know nothing of its label, so the numbers are not the same measurement."
+        f"the paper reports {figures}; the code released with it computes features from the labels of the scored "
+        "rows. Here a row's features know nothing of its label, so this is not the same measurement."
     ]
 
 

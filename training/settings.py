@@ -149,6 +149,9 @@ def command_line(main: Callable, settings: type, presets: dict[str, dict] | None
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}; check the path.", file=sys.stderr)
+        return EXIT_USER_ERROR
     except NonFiniteLoss as error:
         print(f"stopped: {error}", file=sys.stderr)
         return EXIT_STOPPED
@@ -156,6 +159,9 @@ def command_line(main: Callable, settings: type, presets: dict[str, dict] | None
         print(f"\nstopped: {stop}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
-        print("\nstopped; with --resume the same command goes on from the last checkpoint.", file=sys.stderr)
+        print(
+            "\nstopped; with --resume the same command goes on from the last checkpoint, if there is one.",
+            file=sys.stderr,
+        )
         return EXIT_INTERRUPTED
     return EXIT_OK

@@ -128,8 +128,7 @@ class Trainer:
         """Train up to `epochs` epochs; stop after `patience` epochs in a row without a better validation AUC.
 
         The model ends with the weights of its best epoch. With `resume`, training goes on from the checkpoint
-        in the run directory, on the CPU bit for bit as if it had never stopped; without one it starts anew. Called
-        again, `fit` goes on from where it stands.
+        in the run directory, on the CPU bit for bit as if it had never stopped; without one it starts anew.
 
         Raises NonFiniteLoss, Interrupted, and UserError where the checkpoint is another run's or cannot be saved.
         """
@@ -277,10 +276,16 @@ class Trainer:
         if self.checkpoint_path is None or not self.checkpoint_path.exists():
             return
         state = load_checkpoint(self.checkpoint_path, self.identity, self.device)
-        self.progress = Progress(**state["progress"])
-        self.model.load_state_dict(state["model"])
-        self.best_weights = state["best_model"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.progress = Progress(**state["progress"])
+            self.model.load_state_dict(state["model"])
+            self.best_weights = state["best_model"]
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, TypeError, KeyError, ValueError) as error:
+            raise UserError(
+                f"{self.checkpoint_path}: expected this code's model and loop, got another version's "
+                f"({str(error).splitlines()[0]}); use that version, or --overwrite."
+            ) from error
         torch.set_rng_state(state["rng"].cpu())
         if self.device.type == "cuda" and "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
