@@ -69,21 +69,24 @@ class ResultTable:
     with_default: bool = False
 
 
+_PROTOCOLS = ResultTable(
+    lambda r: ("strict", "temporal", "paper").index(r["protocol"]),
+    {
+        "protocol": lambda r: f"`{r['protocol']}`" + (" (labels leak)" if r["labels_leak"] else ""),
+        **_MEASURES,
+        "published AUC / logloss": _published,
+        "AUC of user mean alone": lambda r: f"{r['dense_feature_test_auc']['user_mean_rating']:.4f}",
+        "AUC of item mean alone": lambda r: f"{r['dense_feature_test_auc']['item_mean_rating']:.4f}",
+        **_EFFORT,
+        "samples/s": lambda r: f"{r['samples_per_second']:,.0f}",
+        **_THREADS,
+        "peak memory": lambda r: f"{r['peak_memory_bytes'] / 2**30:.2f} GiB",
+    },
+)
+
 TABLES = {
-    "movielens/protocols": ResultTable(
-        lambda r: ("strict", "temporal", "paper").index(r["protocol"]),
-        {
-            "protocol": lambda r: f"`{r['protocol']}`" + (" (labels leak)" if r["labels_leak"] else ""),
-            **_MEASURES,
-            "published AUC / logloss": _published,
-            "AUC of user mean alone": lambda r: f"{r['dense_feature_test_auc']['user_mean_rating']:.4f}",
-            "AUC of item mean alone": lambda r: f"{r['dense_feature_test_auc']['item_mean_rating']:.4f}",
-            **_EFFORT,
-            "samples/s": lambda r: f"{r['samples_per_second']:,.0f}",
-            **_THREADS,
-            "peak memory": lambda r: f"{r['peak_memory_bytes'] / 2**30:.2f} GiB",
-        },
-    ),
+    "movielens/protocols": _PROTOCOLS,
+    "movielens/one_thread": _PROTOCOLS,
     "movielens/cir": ResultTable(
         lambda r: (r["settings"]["cir_weight"], r["settings"]["cir_temperature"]),
         {
