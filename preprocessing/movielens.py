@@ -260,6 +260,10 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
     return contents
 
 
+# What zipfile raises for a broken, encrypted (RuntimeError) or unknown (its subclass) packing.
+_DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError)
+
+
 def _read_zip(path: Path) -> dict[str, bytes]:
     """The members are read in place; nothing is unpacked to disk, so no path in an archive can lead anywhere."""
     try:
@@ -274,15 +278,7 @@ def _read_zip(path: Path) -> dict[str, bytes]:
                 raise UserError(f"{path}: expected one {repeated[0]} inside, got several; keep one.")
             wanted = [name for name in (*OFFICIAL_FILES, SAMPLE_PROBABILITIES) if name in members]
             return {name: archive.read(members[name]) for name in wanted}
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        OSError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+    except _DAMAGED_ARCHIVE as error:
         raise UserError(
             f"{path}: expected a whole zip archive, got a damaged one ({error}); fetch it again."
         ) from error

@@ -97,37 +97,35 @@ def label_means(
         row, (N,) float32; rows that are in no split hold no meaning.
     """
     if protocol == "paper":
-        field, per_row = _released_means(name, key, keys, labels, splits)
-        # As released: the scaler is fitted again on test, and that fit is applied to train too.
-        scaler_rows = splits.test
+        table, prior, per_row = _released_means(keys, labels, splits)
     elif protocol == "strict":
-        field, per_row = _cross_fitted_means(name, key, keys, labels, splits, seed)
-        scaler_rows = splits.train
+        table, prior, per_row = _cross_fitted_means(keys, labels, splits, seed)
     else:
-        field, per_row = _earlier_means(name, key, keys, labels, times, splits)
-        scaler_rows = splits.train
-    field.scaler = MinMaxScaler.fit(per_row[scaler_rows])
-    return field, field.scaler.transform(per_row)
+        table, prior, per_row = _earlier_means(keys, labels, times, splits)
+    # As released, under paper: the scaler is fitted again on test, and that fit is applied to train too.
+    scaler = MinMaxScaler.fit(per_row[splits.test if protocol == "paper" else splits.train])
+    return MeanField(name, key, *table, prior, scaler), scaler.transform(per_row)
 
 
-_UNSCALED = MinMaxScaler(0.0, 1.0)
+# Each of the three below gives the mean of every training key, the prior for other keys, and each row's own value.
+MeanTable = tuple[pd.Index, np.ndarray]
 
 
-def _mean_table(keys: np.ndarray, labels: np.ndarray) -> tuple[pd.Index, np.ndarray]:
+def _mean_table(keys: np.ndarray, labels: np.ndarray) -> MeanTable:
     means = pd.Series(labels).groupby(keys).mean()
     return means.index, means.to_numpy(np.float64)
 
 
-def _released_means(name, key, keys, labels, splits: Splits) -> tuple[MeanField, np.ndarray]:
+def _released_means(keys, labels, splits: Splits) -> tuple[MeanTable, float, np.ndarray]:
     per_row = np.zeros(len(keys))
     train_part = splits.train_and_valid
     for part in (splits.test, train_part):
         table = _mean_table(keys[part], labels[part])
         per_row[part] = look_up(keys[part], *table, prior=np.nan)
-    return MeanField(name, key, *table, float(np.mean(labels[train_part])), _UNSCALED), per_row
+    return table, float(np.mean(labels[train_part])), per_row
 
 
-def _cross_fitted_means(name, key, keys, labels, splits: Splits, seed: int) -> tuple[MeanField, np.ndarray]:
+def _cross_fitted_means(keys, labels, splits: Splits, seed: int) -> tuple[MeanTable, float, np.ndarray]:
     per_row = np.zeros(len(keys))
     folds = KFold(n_splits=min(5, len(splits.train)), shuffle=True, random_state=seed)
     encoder = TargetEncoder(target_type="binary", cv=folds)
@@ -137,10 +135,10 @@ def _cross_fitted_means(name, key, keys, labels, splits: Splits, seed: int) -> t
     prior = float(encoder.target_mean_)
     for part in (splits.valid, splits.test):
         per_row[part] = look_up(keys[part], *table, prior)
-    return MeanField(name, key, *table, prior, _UNSCALED), per_row
+    return table, prior, per_row
 
 
-def _earlier_means(name, key, keys, labels, times, splits: Splits) -> tuple[MeanField, np.ndarray]:
+def _earlier_means(keys, labels, times, splits: Splits) -> tuple[MeanTable, float, np.ndarray]:
     per_row = np.zeros(len(keys))
     train = splits.train
     prior = _smoothed(*_sums_before(np.zeros(len(train), dtype=np.int64), labels[train], times[train]), 0.5)
@@ -151,7 +149,7 @@ def _earlier_means(name, key, keys, labels, times, splits: Splits) -> tuple[Mean
     means = _smoothed(grouped["sum"].to_numpy(), grouped["count"].to_numpy(), final_prior)
     for part in (splits.valid, splits.test):
         per_row[part] = look_up(keys[part], grouped.index, means, final_prior)
-    return MeanField(name, key, grouped.index, means, final_prior, _UNSCALED), per_row
+    return (grouped.index, means), final_prior, per_row
 
 
 def _smoothed(sums: np.ndarray, counts: np.ndarray, prior: np.ndarray | float) -> np.ndarray:
