@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from figure.learning_curve import draw_learning_curve
 from model import MODELS, model_class
 from model.IntTower import IntTower as Model
+from model.settings import option
 from preprocessing.movielens import load_movielens, locate_movielens
 from training.metrics import evaluate
 from training.report import (
@@ -26,24 +27,15 @@ from training.report import (
     run_identity,
     write_record,
 )
-from training.settings import TrainingSettings, command_line, levels, option
+from training.settings import TrainingSettings, command_line
 from training.trainer import Trainer, resolve_device, seed_everything
 
 
 @dataclass
 class Settings(TrainingSettings):
-    """What this script adds to the common settings: IntTower's own."""
+    """The common settings (training/settings.py), the models' own (model/settings.py) and the choice of a model."""
 
     model: str = option(Model.__name__, "the model to train", choices=sorted({*MODELS, Model.__name__}))
-    user_head: int = option(4, "IntTower: heads of each user level")
-    item_head: int = option(4, "IntTower: heads of the item")
-    field_dim: int = option(16, "IntTower: size of a head")
-    levels: str = option("all", "IntTower: user levels that are scored: all, last, or indices like 0,2", type=levels)
-    fe_input: str = option("output", "IntTower: what of a layer the FE-Block projects", choices=("output", "input"))
-    light_se_residual: bool = option(True, "IntTower: LightSE adds its input to the reweighted fields")
-    cir_weight: float = option(1.0, "IntTower: weight of CIR in the loss; 0 leaves it out")
-    cir_temperature: float = option(0.1, "IntTower: temperature of CIR")
-    init_std: float = option(0.01, "IntTower: standard deviation of the initial embeddings")
 
 
 # The settings of the released script, with the part it left out of the loss left out here too.
@@ -57,18 +49,19 @@ PRESETS = {
 def main(settings: Settings) -> None:
     """Read the data, train until validation AUC stops rising, evaluate on test, report."""
     device = resolve_device(settings.device)
+    model_type = Model if settings.model == Model.__name__ else model_class(settings.model)
+    options = settings.model_options(model_type)
     path = locate_movielens(settings.data)
     data = load_movielens(path, settings.protocol, settings.embedding_dim, settings.split_seed, settings.strict_data)
     if data.synthetic:
         print(SYNTHETIC_BANNER)
     folder = open_run_folder(settings, data.name, settings.model)
-    if settings.resume and (record := finished_record(folder, settings, data)):
+    if settings.resume and (record := finished_record(folder, settings, data, model_type)):
         print_report(record, folder)
         return
 
     seed_everything(settings.seed)
-    model_type = Model if settings.model == Model.__name__ else model_class(settings.model)
-    model = model_type.from_columns(data.user_columns, data.item_columns, **settings.model_options(model_type))
+    model = model_type.from_columns(data.user_columns, data.item_columns, **options)
     trainer = Trainer(
         model,
         learning_rate=settings.lr,

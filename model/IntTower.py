@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.layers import MLP, FieldEmbedding
+from model.estimator import Estimator
+from model.layers import MLP, FieldEmbedding, concatenate
 from preprocessing.errors import UserError
 from preprocessing.inputs import SparseFeat
 from preprocessing.utils import fe_score
@@ -55,18 +56,15 @@ class Tower(nn.Module):
         self.embedding = FieldEmbedding(columns, init_std)
         num_fields, embedding_dim = self.embedding.num_fields, self.embedding.embedding_dim
         self.light_se = LightSE(num_fields, embedding_dim, light_se_residual) if num_fields else None
-        self.input_dim = num_fields * embedding_dim + self.embedding.num_dense
+        self.input_dim = self.embedding.output_dim
         self.mlp = MLP(self.input_dim, hidden_units, dropout)
 
     def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
         """The tower's input and the output of each of its layers: L + 1 tensors (B, W)."""
         fields_BFD, dense_BN = self.embedding(features)
-        inputs = []
         if fields_BFD is not None:
-            inputs.append(self.light_se(fields_BFD).flatten(1))
-        if dense_BN is not None:
-            inputs.append(dense_BN)
-        x_BW = torch.cat(inputs, dim=1)
+            fields_BFD = self.light_se(fields_BFD)
+        x_BW = concatenate(fields_BFD, dense_BN)
         return [x_BW, *self.mlp(x_BW)]
 
 
@@ -132,7 +130,7 @@ class CIR(nn.Module):
         return functional.cross_entropy(similarity_PB.masked_fill_(same_item_PB, -torch.inf), positive_P)
 
 
-class IntTower(nn.Module):
+class IntTower(Estimator):
     """Two towers with LightSE, joined by the FE-Block, trained with CIR beside the cross-entropy.
 
     Args:
@@ -151,7 +149,7 @@ class IntTower(nn.Module):
         device: where the parameters are put.
     """
 
-    auxiliary = True  # called with labels, it gives its auxiliary losses too
+    auxiliary = True
 
     def __init__(
         self,
@@ -171,9 +169,7 @@ class IntTower(nn.Module):
         cir_temperature: float = 0.1,
         init_std: float = 0.01,
     ):
-        super().__init__()
-        if task != "binary":
-            raise UserError(f"task: expected 'binary', got {task!r}; IntTower gives the logit of a click.")
+        super().__init__([*user_feature_columns, *item_feature_columns], task)
         if fe_input not in ("output", "input"):
             raise UserError(f"fe_input: expected 'output' or 'input', got {fe_input!r}.")
         if not 0 <= cir_weight < math.inf:
@@ -206,11 +202,6 @@ class IntTower(nn.Module):
                 "cir_weight: expected a SparseFeat with the item's id in the item tower, got none; set it to 0."
             )
         self.to(device)
-
-    @classmethod
-    def from_columns(cls, user_feature_columns: list, item_feature_columns: list, **options) -> IntTower:
-        """The constructor under the name that every model here has."""
-        return cls(user_feature_columns, item_feature_columns, **options)
 
     def encode_user(self, features: dict[str, Tensor]) -> list[Tensor]:
         """The user's heads at each scored level: L tensors (B, H * K)."""

@@ -2,7 +2,19 @@
 
 import importlib
 
-MODELS = {"IntTower": "model.IntTower"}
+import preprocessing.inputs  # noqa: F401  before any module imports deepctr_torch, which would call out to a server
+
+MODELS = {
+    "IntTower": "model.IntTower",
+    "LR": "model.lr",
+    "DSSM": "model.dssm",
+    "DAT": "model.dat",
+    "COLD": "model.cold",
+    "WDL": "model.wdl",
+    "DeepFM": "model.deepfm",
+    "DCN": "model.dcn",
+    "AutoInt": "model.autoint",
+}
 
 
 def model_class(name: str) -> type:

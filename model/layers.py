@@ -35,9 +35,11 @@ class FieldEmbedding(nn.Module):
             raise UserError(f"columns: expected one embedding_dim within a tower, got {dims}; make them equal.")
         if not 0 <= init_std < math.inf:
             raise UserError(f"init_std: expected a number of at least 0, got {init_std}.")
+        self.field_names = list(dims)
         self.num_fields = len(dims)
         self.embedding_dim = next(iter(dims.values()), 0)
         self.num_dense = sum(c.dimension for c in self.dense)
+        self.output_dim = self.num_fields * self.embedding_dim + self.num_dense
         lengths = [c.length_name for c in self.varlen if c.length_name is not None]
         self.feature_names = [c.name for c in columns] + lengths
         # A list and not a ModuleDict, which refuses names such as "type" or "a.b".
@@ -79,6 +81,11 @@ class FieldEmbedding(nn.Module):
         return functional.embedding_bag(ids_BT, table.weight, mode=column.combiner, padding_idx=0)
 
 
+def concatenate(*inputs: Tensor | None) -> Tensor:
+    """The inputs of a row side by side, (B, W): fields (B, F, D) laid flat, dense ones (B, N) as they are, no None."""
+    return torch.cat([part.flatten(1) for part in inputs if part is not None], dim=1)
+
+
 class Dropout(nn.Module):
     """Dropout whose mask costs 16 random bits an element on the CPU, where torch draws a whole float.
 
@@ -111,14 +118,24 @@ class MLP(nn.Module):
     Args:
         input_dim: width of the input.
         hidden_units: width of each layer; none gives no outputs.
+        linear_output: the last layer is linear alone.
     """
 
-    def __init__(self, input_dim: int, hidden_units: tuple[int, ...], dropout: float = 0.0, batch_norm: bool = True):
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_units: tuple[int, ...],
+        dropout: float = 0.0,
+        batch_norm: bool = True,
+        linear_output: bool = False,
+    ):
         super().__init__()
         self.layers = nn.ModuleList()
-        for width in hidden_units:
+        for i, width in enumerate(hidden_units):
+            linear = nn.Linear(input_dim, width)
             norm = [nn.BatchNorm1d(width)] if batch_norm else []
-            self.layers.append(nn.Sequential(nn.Linear(input_dim, width), *norm, nn.ReLU(), Dropout(dropout)))
+            is_linear = linear_output and i == len(hidden_units) - 1
+            self.layers.append(nn.Sequential(linear, *([] if is_linear else [*norm, nn.ReLU(), Dropout(dropout)])))
             input_dim = width
 
     def forward(self, x: Tensor) -> list[Tensor]:

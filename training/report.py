@@ -63,7 +63,7 @@ def run_identity(settings: TrainingSettings, data: Dataset, model: nn.Module) ->
     """What a checkpoint must agree on to be this run's."""
     columns = [[c.name, getattr(c, "vocabulary_size", None)] for c in [*data.user_columns, *data.item_columns]]
     identity = {"model": type(model).__name__, "data": data.fingerprint, "vocabulary sizes": columns}
-    return json.loads(json.dumps(identity | settings.identity()))
+    return json.loads(json.dumps(identity | settings.identity(type(model))))
 
 
 def make_record(
@@ -80,7 +80,7 @@ def make_record(
         "protocol": data.protocol,
         "labels_leak": data.labels_leak,
         "model": type(model).__name__,
-        "settings": settings.recorded(),
+        "settings": settings.recorded(type(model)),
         "seed": settings.seed,
         "test": test,
         "valid": valid,
@@ -108,8 +108,8 @@ def write_record(folder: Path, record: dict) -> None:
     write_atomically(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
 
 
-def finished_record(folder: Path, settings: TrainingSettings, data: Dataset) -> dict | None:
-    """The record of a finished run on these data with these settings; None where there is none.
+def finished_record(folder: Path, settings: TrainingSettings, data: Dataset, model: type) -> dict | None:
+    """The record of a finished run of a model on these data with these settings; None where there is none.
 
     Raises UserError where the file is no record.
     """
@@ -117,7 +117,7 @@ def finished_record(folder: Path, settings: TrainingSettings, data: Dataset) -> 
         return None
     try:
         record = json.loads((folder / RECORD).read_bytes())
-        same = record["settings"] == json.loads(json.dumps(settings.recorded()))
+        same = record["settings"] == json.loads(json.dumps(settings.recorded(model)))
         return record if same and record["fingerprint"] == data.fingerprint else None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / RECORD}: expected the record of a run, got {error!r}; use --overwrite.") from error

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import inspect
 import math
 import sys
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from model.settings import ModelSettings, flag_name, model_fields, option, taken_fields
 from preprocessing.errors import UserError
 from preprocessing.protocols import PROTOCOLS
 from training.trainer import Interrupted, NonFiniteLoss
@@ -18,29 +18,8 @@ from training.trainer import Interrupted, NonFiniteLoss
 EXIT_OK, EXIT_STOPPED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
-def option(default, help: str, **flag):
-    """A dataclass field with its --help text and argparse's own options (choices, type, metavar)."""
-    return dataclasses.field(default=default, metadata={"help": help, **flag})
-
-
-def integers(text: str) -> list[int]:
-    """Parse `300,300,128`."""
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected whole numbers such as 300,300,128, got {text!r}") from None
-
-
-def levels(text: str) -> str | list[int]:
-    """Parse `all`, `last` or `0,2`."""
-    try:
-        return text if text in ("all", "last") else integers(text)
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"expected all, last or indices such as 0,2, got {text!r}") from None
-
-
 @dataclass
-class TrainingSettings:
+class TrainingSettings(ModelSettings):
     """What every training script lets a person choose."""
 
     data: str | None = option(None, "file or folder of the raw data; else $INTTOWER_DATA, data/, a download")
@@ -50,9 +29,7 @@ class TrainingSettings:
     batch_size: int = option(2048, "rows in a step")
     lr: float = option(1e-3, "Adam's learning rate")
     l2_embedding: float = option(1e-5, "weight of the squared embeddings in the loss summed over a batch")
-    dropout: float = option(0.3, "share of a hidden layer's outputs set to zero in training")
     embedding_dim: int = option(32, "size of each field's embedding")
-    hidden_units: list[int] = option((300, 300, 128), "widths of the layers of each tower", type=integers)
     seed: int = option(1023, "of weights, dropout and the order of rows")
     split_seed: int = option(1023, "of the random splits and the folds of label means")
     device: str = option("auto", "auto, cpu, cuda or cuda:<n>")
@@ -86,24 +63,17 @@ class TrainingSettings:
         if min(self.hidden_units, default=0) < 1:
             raise UserError(f"--hidden-units: expected widths of at least 1, got {list(self.hidden_units)}.")
 
-    def model_options(self, model: type) -> dict:
-        """Those settings that the model's constructor takes, under its names for them."""
-        values = vars(self) | {"dnn_dropout": self.dropout, "dnn_hidden_units": tuple(self.hidden_units)}
-        taken = inspect.signature(model).parameters
-        return {name: value for name, value in values.items() if name in taken and name != "device"}
+    def recorded(self, model: type) -> dict:
+        """All that shaped a model's result: no paths, not how the run was started, no settings of other models."""
+        return {name: value for name, value in self._of(model).items() if name not in self.NOT_IN_RECORD}
 
-    def recorded(self) -> dict:
-        """All that shaped the result; neither paths nor how the run was started."""
-        return {name: value for name, value in vars(self).items() if name not in self.NOT_IN_RECORD}
+    def identity(self, model: type) -> dict:
+        """What must be the same in a run of a model and the checkpoint it resumes."""
+        return {name: value for name, value in self._of(model).items() if name not in self.NOT_IN_IDENTITY}
 
-    def identity(self) -> dict:
-        """What must be the same in a run and the checkpoint it resumes."""
-        return {name: value for name, value in vars(self).items() if name not in self.NOT_IN_IDENTITY}
-
-
-def flag_name(field: str) -> str:
-    """`batch_size` as `--batch-size`."""
-    return "--" + field.replace("_", "-")
+    def _of(self, model: type) -> dict:
+        left_out = model_fields().keys() - taken_fields(model).keys()
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -118,6 +88,7 @@ def parse_settings(settings: type, arguments: list[str], presets: dict[str, dict
     )
     if presets:
         parser.add_argument("--preset", choices=sorted(presets), help="a named set of settings; flags overrule it")
+    of_models = parser.add_argument_group("settings of the models")
     hints = typing.get_type_hints(settings)
     for field in dataclasses.fields(settings):
         flag = dict(field.metadata)
@@ -127,7 +98,8 @@ def parse_settings(settings: type, arguments: list[str], presets: dict[str, dict
         else:
             flag.setdefault("type", hint)
         default = list(field.default) if isinstance(field.default, tuple) else field.default
-        parser.add_argument(flag_name(field.name), default=default, **flag)
+        group = of_models if field.name in model_fields() else parser
+        group.add_argument(flag_name(field.name), default=default, **flag)
     if presets:
         known, _ = parser.parse_known_args(arguments)
         parser.set_defaults(**presets.get(known.preset, {}))

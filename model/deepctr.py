@@ -1,0 +1,154 @@
+"""deepctr-torch's ranking models under our loop: logits out, integer ids kept safe, dropout in every epoch.
+
+Shapes: B batch, F fields, D embedding size, N input width.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+from deepctr_torch import layers, models
+from torch import Tensor, nn
+
+from model.estimator import Estimator
+from model.layers import Dropout
+from preprocessing.errors import UserError
+from preprocessing.inputs import DenseFeat
+
+LARGEST_VOCABULARY = 2**24  # float32 holds every whole number up to here, and deepctr-torch's input is float32
+
+# Its models that score one row of plain columns. DIN and DIEN need a history, the multitask models several labels;
+# MLR gives a probability, of which no safe logit can be had.
+RANKING_MODELS = (
+    *("AFM", "AFN", "AutoInt", "CCPM", "DCN", "DCNMix", "DIFM", "DeepFM"),
+    *("FiBiNET", "IFM", "NFM", "ONN", "PNN", "WDL", "xDeepFM"),
+)
+
+
+class DeepCTR(Estimator):
+    """The network of one of deepctr-torch's ranking models, called with a dict of features.
+
+    Its layers and parameters are deepctr-torch's own, under `network`. Dropout, the cross layers and the
+    attention are computed by faster equivalents (same parameters, same result).
+
+    Args:
+        linear_feature_columns, dnn_feature_columns: as in deepctr-torch.
+        options: what the constructor in deepctr-torch takes, with its defaults. `seed` is drawn from torch's
+            generator where it is not given: the fixed one of deepctr-torch would make all runs start alike.
+    Raises UserError for a vocabulary of over 2^24 ids, which would collide in deepctr-torch's float32 input.
+    """
+
+    architecture: str  # the name in deepctr_torch.models
+    dense_in_network = True  # False: dense columns enter the linear part alone
+
+    def __init__(self, linear_feature_columns: list, dnn_feature_columns: list, task: str = "binary", **options):
+        columns = [*linear_feature_columns, *dnn_feature_columns]
+        super().__init__(columns, task)
+        for column in columns:
+            if not isinstance(column, DenseFeat) and column.vocabulary_size > LARGEST_VOCABULARY:
+                raise UserError(
+                    f"column {column.name!r}: expected a vocabulary of at most 2^24 ids, got {column.vocabulary_size}; "
+                    "deepctr-torch passes ids through float32, where larger ones collide. Hash it to fewer, or use "
+                    "a model of ours."
+                )
+        if options.get("gpus"):
+            raise UserError(f"gpus: expected None, got {options['gpus']}; name one GPU with device.")
+        build = getattr(models, self.architecture)
+        taken = inspect.signature(build).parameters
+        unknown = sorted(set(options) - set(taken))
+        if unknown:
+            raise UserError(
+                f"{self.architecture}: expected options among {', '.join(taken)}, got {', '.join(unknown)}."
+            )
+        options.setdefault("seed", int(torch.randint(2**31, ())))
+        if "linear_feature_columns" in taken:
+            options["linear_feature_columns"] = linear_feature_columns
+        # "regression" leaves out the sigmoid, nothing else.
+        self.network = build(dnn_feature_columns=dnn_feature_columns, task="regression", **options)
+        _use_faster_layers(self.network)
+
+    @classmethod
+    def from_columns(
+        cls,
+        user_feature_columns: list,
+        item_feature_columns: list,
+        dnn_hidden_units: tuple[int, ...] = (300, 300, 128),
+        dnn_dropout: float = 0.3,
+        dnn_use_bn: bool = True,
+        init_std: float = 0.01,
+        **options,
+    ) -> DeepCTR:
+        """The model over both towers' columns, linear part included, with the sizes that all models here share."""
+        shared = dict(dnn_hidden_units=dnn_hidden_units, dnn_dropout=dnn_dropout, dnn_use_bn=dnn_use_bn)
+        taken = inspect.signature(getattr(models, cls.architecture)).parameters
+        shared = {name: value for name, value in (shared | {"init_std": init_std}).items() if name in taken}
+        columns = [*user_feature_columns, *item_feature_columns]
+        dnn_columns = [c for c in columns if cls.dense_in_network or not isinstance(c, DenseFeat)]
+        return cls(columns, dnn_columns, **shared, **options)
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Logits (B,)."""
+        parts = [features[name] for name in self.network.feature_index]
+        x_BN = torch.cat([part.reshape(len(part), -1).float() for part in parts], dim=1)
+        return self.network(x_BN)[:, 0]
+
+
+def adapt(architecture: str) -> type[DeepCTR]:
+    """A model class around a ranking model of deepctr-torch: `adapt("xDeepFM").from_columns(...)`.
+
+    Raises UserError for a model that needs a history, several labels, or is not there.
+    """
+    if architecture not in RANKING_MODELS:
+        raise UserError(f"architecture: expected one of {', '.join(RANKING_MODELS)}, got {architecture!r}.")
+    attributes = {
+        "__doc__": f"deepctr-torch's {architecture}; see DeepCTR.",
+        "architecture": architecture,
+        "dense_in_network": architecture not in ("AFM", "CCPM"),  # these refuse dense columns in their network
+    }
+    return type(architecture, (DeepCTR,), attributes)
+
+
+class _InteractingLayer(layers.InteractingLayer):
+    """AutoInt's attention without copies of each head, and with the softmax over the outer dimension: torch's
+    softmax over a last dimension of a few fields is ten times slower."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        batch, fields, _ = inputs.shape
+
+        def heads(weight: Tensor) -> Tensor:  # (B * heads, F, D / heads)
+            projected = (inputs @ weight).view(batch, fields, self.head_num, -1)
+            return projected.transpose(1, 2).reshape(batch * self.head_num, fields, -1)
+
+        query, key, value = heads(self.W_Query), heads(self.W_key), heads(self.W_Value)
+        scores = query @ key.transpose(1, 2)
+        if self.scaling:
+            scores = scores / self.att_embedding_size**0.5
+        attention = scores.view(-1, fields).t().contiguous().softmax(0).t().reshape(scores.shape)
+        attended = (attention @ value).view(batch, self.head_num, fields, -1)
+        attended = attended.transpose(1, 2).reshape(inputs.shape)
+        return (attended + inputs @ self.W_Res if self.use_res else attended).relu()
+
+
+class _CrossNet(layers.CrossNet):
+    """DCN's cross layers as products of matrices, where deepctr-torch multiplies batches of (N, 1) ones."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.parameterization != "vector":
+            return super().forward(inputs)
+        x_BN = inputs
+        for kernel_N1, bias_N1 in zip(self.kernels, self.bias, strict=True):
+            x_BN = inputs * (x_BN @ kernel_N1) + bias_N1[:, 0] + x_BN
+        return x_BN
+
+
+_FASTER = {layers.InteractingLayer: _InteractingLayer, layers.CrossNet: _CrossNet}
+
+
+def _use_faster_layers(network: nn.Module) -> None:
+    for module in list(network.modules()):
+        # The subclass computes otherwise and adds no state, so the layer keeps its parameters and their names.
+        module.__class__ = _FASTER.get(type(module), module.__class__)
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout:
+                setattr(module, name, Dropout(child.p))

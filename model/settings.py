@@ -1,0 +1,97 @@
+"""The models' own settings, as fields of a training script's settings; `option` makes a field a flag."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+from dataclasses import dataclass
+
+from model.dssm import SIMILARITIES
+from preprocessing.errors import UserError
+
+
+def option(default, help: str, **flag):
+    """A dataclass field with its --help text and argparse's own options (choices, type, metavar)."""
+    return dataclasses.field(default=default, metadata={"help": help, **flag})
+
+
+def flag_name(field: str) -> str:
+    """`batch_size` as `--batch-size`."""
+    return "--" + field.replace("_", "-")
+
+
+def integers(text: str) -> list[int]:
+    """Parse `300,300,128`."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers such as 300,300,128, got {text!r}") from None
+
+
+def levels(text: str) -> str | list[int]:
+    """Parse `all`, `last` or `0,2`."""
+    try:
+        return text if text in ("all", "last") else integers(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"expected all, last or indices such as 0,2, got {text!r}") from None
+
+
+@dataclass
+class ModelSettings:
+    """What the models' constructors take; each model takes those that it names."""
+
+    dropout: float = option(0.3, "share of a hidden layer's outputs set to zero in training")
+    hidden_units: list[int] = option((300, 300, 128), "widths of the layers (of each tower)", type=integers)
+    init_std: float = option(0.01, "standard deviation of the initial embeddings")
+    user_head: int = option(4, "IntTower: heads of each user level")
+    item_head: int = option(4, "IntTower: heads of the item")
+    field_dim: int = option(16, "IntTower: size of a head")
+    levels: str = option("all", "IntTower: user levels that are scored: all, last, or indices like 0,2", type=levels)
+    fe_input: str = option("output", "IntTower: what of a layer the FE-Block projects", choices=("output", "input"))
+    light_se_residual: bool = option(True, "IntTower: LightSE adds its input to the reweighted fields")
+    cir_weight: float = option(1.0, "IntTower: weight of CIR in the loss; 0 leaves it out")
+    cir_temperature: float = option(0.1, "IntTower: temperature of CIR")
+    similarity: str = option(
+        "temperature", "DSSM, DAT: cosine over a learned temperature, the paper's bare cosine, or a dot product",
+        choices=SIMILARITIES,
+    )  # fmt: skip
+    initial_temperature: float = option(0.1, "DSSM, DAT: what the learned temperature starts from")
+    linear_output: bool = option(False, "DSSM, DAT: no batch norm, ReLU and dropout in the towers' last layer")
+    user_mimic_weight: float = option(0.1, "DAT: weight of the mimic loss of users' augmented vectors")
+    item_mimic_weight: float = option(0.1, "DAT: weight of the mimic loss of items' augmented vectors")
+    alignment_weight: float = option(0.1, "DAT: weight of the category alignment loss, where items have a category")
+    dnn_use_bn: bool = option(True, "WDL, DeepFM, DCN, AutoInt: batch norm in the deep network")
+
+    def model_options(self, model: type) -> dict:
+        """The settings that the model's constructor takes, under its names for them.
+
+        Raises UserError where a setting that it does not take was changed: it would have no effect.
+        """
+        taken = taken_fields(model)
+        for name, field in model_fields().items():
+            if name not in taken and _plain(getattr(self, name)) != _plain(field.default):
+                raise UserError(
+                    f"{flag_name(name)}: expected a setting of {model.__name__}, got one that it does not have; "
+                    "leave it out, or choose a model that has it with --model."
+                )
+        return {option_name: _plain(getattr(self, name)) for name, option_name in taken.items()}
+
+
+def model_fields() -> dict[str, dataclasses.Field]:
+    """The fields of ModelSettings by name."""
+    return {field.name: field for field in dataclasses.fields(ModelSettings)}
+
+
+def taken_fields(model: type) -> dict[str, str]:
+    """Those fields of ModelSettings that a model's constructor or `from_columns` takes, and its names for them."""
+    signatures = inspect.signature(model).parameters | inspect.signature(model.from_columns).parameters
+    names = {name: _DEEPCTR_NAMES.get(name, name) for name in model_fields()}
+    return {name: option_name for name, option_name in names.items() if option_name in signatures}
+
+
+_DEEPCTR_NAMES = {"dropout": "dnn_dropout", "hidden_units": "dnn_hidden_units"}
+
+
+def _plain(value):
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,9 @@
+"""Wide&Deep: a linear model beside a deep network (Cheng et al., DLRS 2016)."""
+
+from model.deepctr import DeepCTR
+
+
+class WDL(DeepCTR):
+    """deepctr-torch's WDL; see DeepCTR."""
+
+    architecture = "WDL"
