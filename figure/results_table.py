@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.settings import as_flag
 from preprocessing.files import write_atomically
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -42,15 +43,7 @@ def _changed(record: dict) -> str:
     """The flags by which a record's run differs from the default run."""
     default = json.loads(DEFAULT_RUN.read_text())["settings"]
     changed = {name: value for name, value in record["settings"].items() if value != default.get(name)}
-    return " ".join(f"`{_flag(name, value)}`" for name, value in changed.items())
-
-
-def _flag(name: str, value) -> str:
-    """A setting as it is written on the command line."""
-    name = name.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{name}" if value else f"--no-{name}"
-    return f"--{name} {','.join(map(str, value)) if isinstance(value, list) else value}"
+    return " ".join(f"`{as_flag(name, value)}`" for name, value in changed.items())
 
 
 def _published(record: dict) -> str:

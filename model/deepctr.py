@@ -87,6 +87,11 @@ class DeepCTR(Estimator):
         dnn_columns = [c for c in columns if cls.dense_in_network or not isinstance(c, DenseFeat)]
         return cls(columns, dnn_columns, **shared, **options)
 
+    def penalties(self) -> list[tuple[nn.Parameter, float]]:
+        """deepctr-torch's own: what l2_reg_linear, l2_reg_embedding and the like set in its constructor."""
+        named = [(w, l2) for weights, _, l2 in self.network.regularization_weight for w in weights if l2 > 0]
+        return [(w[1] if isinstance(w, tuple) else w, l2) for w, l2 in named]
+
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Logits (B,)."""
         parts = [features[name] for name in self.network.feature_index]

@@ -1,14 +1,53 @@
-"""What every model here is: logits from a dict of features."""
+"""What every model here is: logits from a dict of features, and deepctr-torch's four calls for who is used to them.
+
+The four calls train and score with training/, which stands below this folder and knows no model; it is imported when
+one of them is called, so that a model alone needs nothing but preprocessing/.
+"""
 
 from __future__ import annotations
 
-from torch import nn
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from deepctr_torch.callbacks import CallbackList, History
+from sklearn.metrics import accuracy_score, log_loss, mean_squared_error, roc_auc_score
+from torch import Tensor, nn
 
 from preprocessing.errors import UserError
+from preprocessing.inputs import DenseFeat, build_input_features
+from preprocessing.tables import Table
+
+# The names and learning rates of deepctr-torch's compile.
+OPTIMIZERS = {
+    "adam": lambda parameters: torch.optim.Adam(parameters, fused=True),
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.01),
+    "adagrad": torch.optim.Adagrad,
+    "rmsprop": torch.optim.RMSprop,
+}
+
+
+def _accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    return accuracy_score(labels, probabilities > 0.5)
+
+
+METRICS = {
+    "auc": roc_auc_score,
+    "binary_crossentropy": log_loss,
+    "logloss": log_loss,
+    "mse": mean_squared_error,
+    "acc": _accuracy,
+    "accuracy": _accuracy,
+}
 
 
 class Estimator(nn.Module):
     """A module that gives logits (B,) for a dict of features.
+
+    It can be trained by training.trainer.Trainer, or as in deepctr-torch by `compile`, `fit`, `evaluate` and
+    `predict`, with its signatures. `fit` runs our loop: dropout is on in every epoch, ids stay integers.
 
     Args:
         columns: all feature columns.
@@ -16,13 +55,188 @@ class Estimator(nn.Module):
     """
 
     auxiliary = False  # True: called with labels, the model gives its auxiliary losses too
+    l2_reg_embedding = 1e-5  # what `fit` adds to the summed loss for each squared embedding weight
 
     def __init__(self, columns: list, task: str = "binary"):
         super().__init__()
         if task != "binary":
             raise UserError(f"task: expected 'binary', got {task!r}; the models here give the logit of a click.")
+        self.columns = list({column.name: column for column in columns}.values())
+        self.feature_index = build_input_features(self.columns)
 
     @classmethod
     def from_columns(cls, user_feature_columns: list, item_feature_columns: list, **options) -> Estimator:
         """The constructor under the name and with the columns that every model here takes."""
         return cls(user_feature_columns, item_feature_columns, **options)
+
+    def penalties(self) -> list[tuple[nn.Parameter, float]]:
+        """The parameters whose squares `fit` adds to the summed loss, each with its weight."""
+        return [(m.weight, self.l2_reg_embedding) for m in self.modules() if isinstance(m, nn.Embedding)]
+
+    def compile(
+        self,
+        optimizer: str | torch.optim.Optimizer,
+        loss: str | None = "binary_crossentropy",
+        metrics: list[str] | None = None,
+    ) -> None:
+        """Choose the optimiser ("adam", "sgd", "adagrad", "rmsprop" or an instance) and the metrics that `fit` shows.
+
+        Raises UserError for a name that is not known; the loss is the binary cross-entropy.
+        """
+        if loss not in (None, "binary_crossentropy"):
+            raise UserError(f"compile: expected loss 'binary_crossentropy', got {loss!r}.")
+        unknown = [name for name in metrics or [] if name not in METRICS]
+        if unknown:
+            raise UserError(
+                f"compile: expected metrics among {', '.join(METRICS)}, got {', '.join(map(str, unknown))}."
+            )
+        if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:
+            raise UserError(f"compile: expected an optimizer among {', '.join(OPTIMIZERS)}, got {optimizer!r}.")
+        self.optim = OPTIMIZERS[optimizer](self.parameters()) if isinstance(optimizer, str) else optimizer
+        self.metrics = {name: METRICS[name] for name in metrics or []}
+        self.metrics_names = ["loss", *self.metrics]
+
+    def fit(
+        self,
+        x: Mapping | list | None = None,
+        y: np.ndarray | None = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: int = 1,
+        initial_epoch: int = 0,
+        validation_split: float = 0.0,
+        validation_data: tuple | None = None,
+        shuffle: bool = True,
+        callbacks: list | None = None,
+    ) -> History:
+        """Train as deepctr-torch's `fit` does, by our loop; the weights of the last epoch stay.
+
+        Args:
+            x: an array per feature, by name or in the order of `feature_index`.
+            y: labels in {0, 1}, one per row.
+            verbose: 0 silent, 1 a progress bar and a line per epoch, 2 the lines alone.
+            validation_split: the share of rows, the last ones, that is held out.
+            validation_data: (x, y) to compute metrics on instead.
+            callbacks: deepctr_torch.callbacks.EarlyStopping, ModelCheckpoint or your own.
+        Returns:
+            deepctr-torch's History; its `history` has "loss", the metrics over the training rows in evaluation
+            mode (where verbose is not 0), and "val_" metrics where there is validation.
+        """
+        from training.trainer import Trainer
+
+        if not hasattr(self, "optim"):
+            raise UserError("fit: expected a compiled model; call compile(optimizer, loss, metrics) first.")
+        train, valid = self._table(x, y), None
+        if validation_data:
+            valid = self._table(*validation_data[:2])
+        elif 0 < validation_split < 1:
+            split_at = int(len(train) * (1 - validation_split))
+            train, valid = _rows(train, slice(0, split_at)), _rows(train, slice(split_at, None))
+        self.history, self.stop_training = History(), False
+        listeners = CallbackList([*(callbacks or []), self.history])
+        listeners.set_model(self)
+        listeners.on_train_begin()
+        trainer = Trainer(
+            self,
+            batch_size=batch_size or 256,
+            device=self._device(),
+            seed=int(torch.randint(2**31, ())),
+            optimizer=self.optim,
+            penalties=self.penalties(),
+            shuffle=shuffle,
+            show_progress=verbose == 1,
+        )
+        started = time.time()
+
+        def after_epoch(row: dict) -> bool:
+            nonlocal started
+            epoch = initial_epoch + row["epoch"] - 1
+            logs = {"loss": row["train_loss"] + row["train_auxiliary_loss"]}
+            if verbose:
+                logs |= self._metrics_on(train)
+            if valid is not None:
+                logs |= {f"val_{name}": value for name, value in self._metrics_on(valid).items()}
+            if verbose:
+                shown = "".join(f" - {name}: {value: .4f}" for name, value in logs.items())
+                print(f"Epoch {epoch + 1}/{epochs}\n{int(time.time() - started)}s{shown}", flush=True)
+            listeners.on_epoch_end(epoch, logs)
+            started = time.time()
+            if not self.stop_training and epoch + 1 < epochs:
+                listeners.on_epoch_begin(epoch + 1)
+            return self.stop_training
+
+        if initial_epoch < epochs:
+            listeners.on_epoch_begin(initial_epoch)
+            trainer.fit(train, epochs=epochs - initial_epoch, after_epoch=after_epoch)
+        listeners.on_train_end()
+        return self.history
+
+    def evaluate(self, x: Mapping | list, y: np.ndarray, batch_size: int = 256) -> dict[str, float]:
+        """The compiled metrics by name; `batch_size` is taken for the signature's sake, see `predict`."""
+        return self._metrics_on(self._table(x, y))
+
+    def predict(self, x: Mapping | list, batch_size: int = 256) -> np.ndarray:
+        """Probabilities (N, 1) float64, in evaluation mode.
+
+        Rows are scored in batches of training.predict's own size, a two-tower model's decoupled; `batch_size` is
+        there for the signature's sake.
+        """
+        return self._probabilities(self._table(x, None))[:, None]
+
+    def _metrics_on(self, table: Table) -> dict[str, float]:
+        if not hasattr(self, "metrics"):
+            raise UserError("evaluate: expected a compiled model; call compile(optimizer, loss, metrics) first.")
+        probabilities, labels = self._probabilities(table), table.labels.numpy()
+        return {name: float(metric(labels, probabilities)) for name, metric in self.metrics.items()}
+
+    def _probabilities(self, table: Table) -> np.ndarray:
+        from training.predict import predict
+
+        logits = predict(self, table, self._device()).astype(np.float64)
+        return 1 / (1 + np.exp(-logits))
+
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def _table(self, x: Mapping | list, y: np.ndarray | None) -> Table:
+        """The arrays of `fit` as a table; raises UserError for a feature that is missing or an id out of range."""
+        if not isinstance(x, Mapping | pd.DataFrame):
+            if len(x) != len(self.feature_index):
+                raise UserError(
+                    f"x: expected {len(self.feature_index)} arrays, for {', '.join(self.feature_index)}, got {len(x)}."
+                )
+            x = dict(zip(self.feature_index, x, strict=True))
+        missing = [name for name in self.feature_index if name not in x]
+        if missing:
+            raise UserError(
+                f"x: expected an array for each of {', '.join(self.feature_index)}, got none for {missing[0]!r}."
+            )
+        kinds = {column.name: column for column in self.columns}
+        features = {name: _tensor(name, x[name], kinds.get(name)) for name in self.feature_index}
+        lengths = {name: len(values) for name, values in features.items()}
+        num_rows = next(iter(lengths.values()))
+        labels = torch.zeros(num_rows) if y is None else torch.from_numpy(np.array(y, dtype=np.float32).reshape(-1))
+        if {*lengths.values(), len(labels)} != {num_rows}:
+            raise UserError(f"x, y: expected arrays of one length, got {lengths | {'y': len(labels)}}.")
+        return Table(features, labels, groups=np.zeros(num_rows, np.int32), rows=np.arange(num_rows))
+
+
+def _tensor(name: str, values, column) -> Tensor:
+    """A feature's array as the tensor that a Table holds; `column` is None for the length of a varlen feature."""
+    array = np.array(values)  # a copy: pandas hands out arrays that may not be written to
+    if isinstance(column, DenseFeat):
+        return torch.from_numpy(array.astype(np.float32).reshape(len(array), -1))
+    if array.dtype.kind not in "iufb" or (array.dtype.kind == "f" and (array != np.floor(array)).any()):
+        raise UserError(f"x: expected whole numbers for {name!r}, got {array.dtype}; encode its values first.")
+    if column is not None and array.size and not 0 <= array.min() <= array.max() < column.vocabulary_size:
+        raise UserError(
+            f"x: expected ids from 0 to {column.vocabulary_size - 1} for {name!r}, got {array.min()} to {array.max()}; "
+            "give unseen values an id of their own, or enlarge vocabulary_size."
+        )
+    array = array.astype(np.int32)
+    return torch.from_numpy(array.reshape(len(array)) if array.shape[1:] == (1,) else array)
+
+
+def _rows(table: Table, rows: slice) -> Table:
+    features = {name: values[rows] for name, values in table.features.items()}
+    return Table(features, table.labels[rows], table.groups[rows], table.rows[rows])

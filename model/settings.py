@@ -21,6 +21,13 @@ def flag_name(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
+def as_flag(field: str, value) -> str:
+    """A setting as it is written on the command line."""
+    if isinstance(value, bool):
+        return flag_name(field if value else f"no_{field}")
+    return f"{flag_name(field)} {','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+
+
 def integers(text: str) -> list[int]:
     """Parse `300,300,128`."""
     try:
@@ -70,9 +77,10 @@ class ModelSettings:
         """
         taken = taken_fields(model)
         for name, field in model_fields().items():
-            if name not in taken and _plain(getattr(self, name)) != _plain(field.default):
+            value = getattr(self, name)
+            if name not in taken and _plain(value) != _plain(field.default):
                 raise UserError(
-                    f"{flag_name(name)}: expected a setting of {model.__name__}, got one that it does not have; "
+                    f"{as_flag(name, value)}: expected a setting of {model.__name__}, got one that it does not have; "
                     "leave it out, or choose a model that has it with --model."
                 )
         return {option_name: _plain(getattr(self, name)) for name, option_name in taken.items()}

@@ -24,6 +24,12 @@ def _import_without_version_check() -> None:
 
 _import_without_version_check()
 
-from deepctr_torch.inputs import DenseFeat, SparseFeat, VarLenSparseFeat  # noqa: E402
+from deepctr_torch.inputs import (  # noqa: E402
+    DenseFeat,
+    SparseFeat,
+    VarLenSparseFeat,
+    build_input_features,
+    get_feature_names,
+)
 
-__all__ = ["DenseFeat", "SparseFeat", "VarLenSparseFeat"]
+__all__ = ["DenseFeat", "SparseFeat", "VarLenSparseFeat", "build_input_features", "get_feature_names"]

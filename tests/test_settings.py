@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from model import MODELS, model_class
 from model.IntTower import IntTower
+from model.lr import LR
+from model.settings import flag_name, levels, model_fields, option, taken_fields
 from preprocessing.errors import UserError
 from train_movielens_IntTower import PRESETS
 from train_movielens_IntTower import Settings as MovieLensSettings
@@ -17,9 +20,6 @@ from training.settings import (
     EXIT_USER_ERROR,
     TrainingSettings,
     command_line,
-    flag_name,
-    levels,
-    option,
     parse_settings,
 )
 from training.trainer import Interrupted, NonFiniteLoss
@@ -188,18 +188,48 @@ def test_the_default_settings_are_in_their_ranges():
     dataclasses.replace(Settings(), epochs=1, patience=1, batch_size=2, dropout=0.0, seed=0, l2_embedding=0.0).check()
 
 
-def test_a_model_gets_only_the_options_that_its_constructor_names():
+def test_a_model_gets_only_the_options_that_it_names():
     class Narrow:
         def __init__(self, user_feature_columns, item_feature_columns, user_head=1, dnn_dropout=0.0, device="cpu"):
             pass
 
-    class Wide:
-        def __init__(self, columns, dnn_hidden_units=(), dropout=0.0, cir_weight=1.0):
+        @classmethod
+        def from_columns(cls, user_feature_columns, item_feature_columns, init_std=0.5, **options):
             pass
 
-    settings = parse("--user-head", "8", "--dropout", "0.2", "--hidden-units", "64,32")
-    assert settings.model_options(Narrow) == {"user_head": 8, "dnn_dropout": 0.2}
-    assert settings.model_options(Wide) == {"dnn_hidden_units": (64, 32), "dropout": 0.2}
+    settings = parse("--user-head", "8", "--dropout", "0.2")
+    assert settings.model_options(Narrow) == {"user_head": 8, "dnn_dropout": 0.2, "init_std": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments"),
+    [
+        ("DSSM", ("--user-head", "8")),
+        ("DCN", ("--similarity", "dot")),
+        ("IntTower", ("--no-dnn-use-bn",)),
+        ("LR", ("--dropout", "0.5")),
+        ("LR", ("--hidden-units", "64")),
+        ("DSSM", ("--user-mimic-weight", "1.5")),
+    ],
+)
+def test_a_flag_that_the_model_does_not_have_is_refused(model, arguments):
+    with pytest.raises(UserError, match=f"{' '.join(arguments)}: expected a setting of {model}"):
+        parse(*arguments).model_options(model_class(model))
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_every_model_takes_the_default_settings(model):
+    options = parse().model_options(model_class(model))
+    if model == "LR":
+        assert options == {}
+    else:
+        assert options["dnn_dropout"] == 0.3
+        assert options["dnn_hidden_units"] == (300, 300, 128)
+
+
+def test_every_setting_of_the_models_belongs_to_one():
+    taken = set().union(*(taken_fields(model_class(model)) for model in MODELS))
+    assert taken == model_fields().keys()
 
 
 def test_every_flag_of_int_tower_reaches_the_model():
@@ -220,11 +250,18 @@ def test_every_flag_of_int_tower_reaches_the_model():
 
 def test_a_record_and_a_checkpoint_agree_on_what_shapes_the_numbers():
     settings = parse("--lr", "0.5", "--output", "folder", "--epochs", "3")
-    assert settings.recorded()["lr"] == settings.identity()["lr"] == 0.5
-    assert settings.recorded()["epochs"] == 3
+    assert settings.recorded(IntTower)["lr"] == settings.identity(IntTower)["lr"] == 0.5
+    assert settings.recorded(IntTower)["epochs"] == 3
     # A run may be resumed for more epochs, from another place, on another device.
-    assert settings.identity() == parse("--lr", "0.5", "--epochs", "9", "--resume", "--device", "cpu").identity()
-    assert settings.identity() != parse("--lr", "0.6", "--epochs", "3").identity()
+    other = parse("--lr", "0.5", "--epochs", "9", "--resume", "--device", "cpu")
+    assert settings.identity(IntTower) == other.identity(IntTower)
+    assert settings.identity(IntTower) != parse("--lr", "0.6", "--epochs", "3").identity(IntTower)
+
+
+def test_a_record_leaves_out_the_settings_of_other_models():
+    assert parse().recorded(IntTower)["user_head"] == 4
+    assert not {"user_head", "similarity", "dropout", "hidden_units", "init_std"} & parse().recorded(LR).keys()
+    assert {"lr", "embedding_dim", "protocol", "seed"} <= parse().recorded(LR).keys()
 
 
 def test_a_finished_main_leaves_with_code_zero(monkeypatch):

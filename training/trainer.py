@@ -6,7 +6,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +92,9 @@ class Trainer:
         run_dir: where the checkpoint is kept; None keeps none.
         identity: what a checkpoint must agree on to be resumed (model, settings, data fingerprint, ...).
         checkpoint_seconds: a checkpoint is written this often within an epoch, besides at each epoch's end.
+        optimizer: in the place of Adam; `learning_rate` and `l2_embedding` are then not used.
+        penalties: parameters whose squares are added to the summed loss, each with its weight.
+        shuffle: deal the rows out anew each epoch.
     """
 
     def __init__(
@@ -106,6 +109,9 @@ class Trainer:
         identity: dict | None = None,
         checkpoint_seconds: float = 60.0,
         show_progress: bool = True,
+        optimizer: torch.optim.Optimizer | None = None,
+        penalties: list[tuple[nn.Parameter, float]] | None = None,
+        shuffle: bool = True,
     ):
         self.device = torch.device(device)
         self.model = model.to(self.device)
@@ -117,24 +123,33 @@ class Trainer:
         self.show_progress = show_progress
         self.progress = Progress()
         self.best_weights: dict[str, Tensor] = {}
-        embeddings = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
-        is_embedding = {id(weight) for weight in embeddings}
-        others = [p for p in model.parameters() if id(p) not in is_embedding]
-        # The gradient of l2 * w^2 is 2 * l2 * w, what Adam's weight_decay adds; no pass over the tables is needed.
-        groups = [{"params": others}, {"params": embeddings, "weight_decay": 2 * l2_embedding}]
-        self.optimizer = torch.optim.Adam([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+        self.penalties = penalties or []
+        self.shuffle = shuffle
+        self.optimizer = optimizer or _adam(model, learning_rate, l2_embedding)
 
-    def fit(self, train: Table, valid: Table, epochs: int, patience: int, resume: bool = False) -> Progress:
+    def fit(
+        self,
+        train: Table,
+        valid: Table | None = None,
+        epochs: int = 1,
+        patience: int | None = None,
+        resume: bool = False,
+        after_epoch: Callable[[dict], bool] | None = None,
+    ) -> Progress:
         """Train up to `epochs` epochs; stop after `patience` epochs in a row without a better validation AUC.
 
-        The model ends with the weights of its best epoch. With `resume`, training goes on from the checkpoint
-        in the run directory, on the CPU bit for bit as if it had never stopped; without one it starts anew.
+        The model ends with the weights of its best epoch. Without a validation table all epochs are run, and the
+        last weights stay. With `resume`, training goes on from the checkpoint in the run directory, on the CPU
+        bit for bit as if it had never stopped; without one it starts anew.
 
+        Args:
+            after_epoch: is given the epoch's row of the history, in the place of the printed line; training stops
+                where it returns True.
         Raises NonFiniteLoss, Interrupted, and UserError where the checkpoint is another run's or cannot be saved.
         """
         if len(train) < 2:
             raise UserError(f"train split: expected at least two rows, got {len(train)}.")
-        if len(valid.labels.unique()) < 2:
+        if valid is not None and len(valid.labels.unique()) < 2:
             raise UserError("valid split: expected labels 0 and 1, got one class only, which has no AUC.")
         keep_freed_memory()
         if resume:
@@ -146,23 +161,30 @@ class Trainer:
         with _catch_signals() as stop_requested:
             while not progress.finished:
                 self._train_epoch(features, labels, stop_requested)
-                logits = self.predict(valid)
-                if not np.isfinite(logits).all():
-                    raise NonFiniteLoss(
-                        f"epoch {progress.epoch + 1}, validation: {(~np.isfinite(logits)).sum()} of {len(valid)} "
-                        "logits are no numbers; lower --lr, or look for NaN and huge values in the dense features."
-                    )
-                metrics = evaluate(valid.labels.numpy(), logits)
-                self._end_epoch(metrics, epochs, patience)
+                self._end_epoch({} if valid is None else self._validate(valid), epochs, patience)
+                if after_epoch is not None:
+                    progress.finished = after_epoch(progress.history[-1]) or progress.finished
+                elif self.show_progress:
+                    self._print_epoch()
                 self._save()
                 if stop_requested.is_set() and not progress.finished:
                     self._stop()
-        self.model.load_state_dict(self.best_weights)
+        if self.best_weights:
+            self.model.load_state_dict(self.best_weights)
         return progress
+
+    def _validate(self, valid: Table) -> dict[str, float]:
+        logits = self.predict(valid)
+        if not np.isfinite(logits).all():
+            raise NonFiniteLoss(
+                f"epoch {self.progress.epoch + 1}, validation: {(~np.isfinite(logits)).sum()} of {len(valid)} "
+                "logits are no numbers; lower --lr, or look for NaN and huge values in the dense features."
+            )
+        return evaluate(valid.labels.numpy(), logits)
 
     def _train_epoch(self, features: dict[str, Tensor], labels: Tensor, stop_requested: threading.Event) -> None:
         progress = self.progress
-        batches = epoch_batches(len(labels), self.batch_size, [self.seed, progress.epoch])
+        batches = epoch_batches(len(labels), self.batch_size, [self.seed, progress.epoch], self.shuffle)
         self.model.train()
         last_saved = start = time.perf_counter()
         bar = tqdm(
@@ -208,18 +230,20 @@ class Trainer:
         auxiliary = sum(losses.values(), start=torch.zeros((), device=self.device))
         self.optimizer.zero_grad(set_to_none=True)
         ((loss + auxiliary) * len(labels)).backward()
+        for parameter, weight in self.penalties:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach(), alpha=2 * weight)
         self.optimizer.step()
         return loss.item(), auxiliary.item()
 
-    def _end_epoch(self, metrics: dict[str, float], epochs: int, patience: int) -> None:
+    def _end_epoch(self, metrics: dict[str, float], epochs: int, patience: int | None) -> None:
         progress = self.progress
         progress.history.append(
             {
                 "epoch": progress.epoch + 1,
                 "train_loss": progress.loss_sum / progress.num_samples,
                 "train_auxiliary_loss": progress.auxiliary_sum / progress.num_samples,
-                "valid_auc": metrics["auc"],
-                "valid_logloss": metrics["logloss"],
+                **{f"valid_{name}": value for name, value in metrics.items()},
                 "seconds": progress.epoch_seconds,
                 "samples_per_second": progress.num_samples / progress.epoch_seconds,
             }
@@ -228,23 +252,27 @@ class Trainer:
         progress.seconds += progress.epoch_seconds
         progress.batch = progress.num_samples = 0
         progress.loss_sum = progress.auxiliary_sum = progress.epoch_seconds = 0.0
-        if metrics["auc"] > progress.best_auc:
+        if metrics and metrics["auc"] > progress.best_auc:
             progress.best_auc, progress.best_epoch = metrics["auc"], progress.epoch
             self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         progress.finished = self._is_finished(epochs, patience)
-        if self.show_progress:
-            last = progress.history[-1]
-            print(
-                f"epoch {progress.epoch:3d}  train loss {last['train_loss']:.4f}  valid AUC {last['valid_auc']:.4f}  "
-                f"valid logloss {last['valid_logloss']:.4f}  {last['seconds']:6.1f} s  "
-                f"{last['samples_per_second']:,.0f} samples/s{'  *' if progress.best_epoch == progress.epoch else ''}",
-                flush=True,
-            )
 
-    def _is_finished(self, epochs: int, patience: int) -> bool:
+    def _print_epoch(self) -> None:
+        last = self.progress.history[-1]
+        valid = ""
+        if "valid_auc" in last:
+            valid = f"valid AUC {last['valid_auc']:.4f}  valid logloss {last['valid_logloss']:.4f}  "
+        print(
+            f"epoch {last['epoch']:3d}  train loss {last['train_loss']:.4f}  {valid}{last['seconds']:6.1f} s  "
+            f"{last['samples_per_second']:,.0f} samples/s{'  *' if self.progress.best_epoch == last['epoch'] else ''}",
+            flush=True,
+        )
+
+    def _is_finished(self, epochs: int, patience: int | None) -> bool:
         progress = self.progress
         between_epochs = progress.epoch > 0 and progress.batch == 0
-        return between_epochs and (progress.epoch >= epochs or progress.epoch - progress.best_epoch >= patience)
+        no_better = patience is not None and progress.epoch - progress.best_epoch >= patience
+        return between_epochs and (progress.epoch >= epochs or no_better)
 
     def predict(self, table: Table) -> np.ndarray:
         """Logits of a table's rows, (N,) float32, in evaluation mode; see training/predict.py."""
@@ -291,12 +319,21 @@ class Trainer:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
 
 
-def epoch_batches(num_rows: int, batch_size: int, seed: list[int]) -> list[np.ndarray]:
-    """The row numbers of an epoch's batches, shuffled; the same for the same seed.
+def _adam(model: nn.Module, learning_rate: float, l2_embedding: float) -> torch.optim.Adam:
+    embeddings = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
+    is_embedding = {id(weight) for weight in embeddings}
+    others = [p for p in model.parameters() if id(p) not in is_embedding]
+    # The gradient of l2 * w^2 is 2 * l2 * w, what Adam's weight_decay adds; no pass over the tables is needed.
+    groups = [{"params": others}, {"params": embeddings, "weight_decay": 2 * l2_embedding}]
+    return torch.optim.Adam([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+
+
+def epoch_batches(num_rows: int, batch_size: int, seed: list[int], shuffle: bool = True) -> list[np.ndarray]:
+    """The row numbers of an epoch's batches, shuffled unless told otherwise; the same for the same seed.
 
     A last batch of a single row joins the one before it: batch norm has no variance over one row.
     """
-    order = np.random.default_rng(seed).permutation(num_rows)
+    order = np.random.default_rng(seed).permutation(num_rows) if shuffle else np.arange(num_rows)
     bounds = list(range(batch_size, num_rows, batch_size))
     if bounds and num_rows - bounds[-1] == 1:
         bounds.pop()
