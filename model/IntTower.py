@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.estimator import Estimator
-from model.layers import MLP, FieldEmbedding, concatenate
+from model.layers import MLP, FieldEmbedding, check_hidden_units, concatenate
 from preprocessing.errors import UserError
 from preprocessing.inputs import SparseFeat
 from preprocessing.utils import fe_score
@@ -176,8 +176,7 @@ class IntTower(Estimator):
             raise UserError(f"cir_weight: expected a number of at least 0, got {cir_weight}.")
         if min(field_dim, user_head, item_head) < 1:
             raise UserError(f"heads: expected 1 or more, got {user_head} x {item_head} heads of size {field_dim}.")
-        if not dnn_hidden_units:
-            raise UserError("dnn_hidden_units: expected at least one layer, got none.")
+        check_hidden_units(dnn_hidden_units)
         self.levels = parse_levels(levels, len(dnn_hidden_units))
         # A tower gives its input and then each layer's output, so a level's own input stands one place earlier.
         offset = 1 if fe_input == "output" else 0

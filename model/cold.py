@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model.estimator import Estimator
-from model.layers import MLP, FieldEmbedding, concatenate
+from model.layers import MLP, FieldEmbedding, check_hidden_units, concatenate
 from preprocessing.errors import UserError
 
 
@@ -57,10 +57,11 @@ class COLD(Estimator):
         init_std: float = 0.01,
     ):
         super().__init__([*user_feature_columns, *item_feature_columns], task)
+        check_hidden_units(dnn_hidden_units)
         self.user_embedding = FieldEmbedding(user_feature_columns, init_std)
         self.item_embedding = FieldEmbedding(item_feature_columns, init_std)
         users, items = self.user_embedding, self.item_embedding
-        if not users.num_fields or not items.num_fields or users.embedding_dim != items.embedding_dim:
+        if not users.num_fields or users.embedding_dim != items.embedding_dim:
             got = f"{users.num_fields} of {users.embedding_dim} and {items.num_fields} of {items.embedding_dim}"
             raise UserError(
                 "columns: expected sparse or varlen fields of one embedding_dim on both sides, since COLD multiplies "

@@ -31,28 +31,30 @@ def mimic_loss(augmented_BW: Tensor, output_BW: Tensor, labels_B: Tensor) -> Ten
 
 
 def category_alignment_loss(item_BW: Tensor, category_B: Tensor) -> Tensor:
-    """Sum over categories of |cov(major) - cov(category)|^2, Frobenius norm (DAT, section 2.4).
+    """Mean over the other categories of |cov(major) - cov(category)|^2, Frobenius norm (DAT, section 2.4).
 
     The major category is the batch's most frequent one. A category of a single row has no covariance and is left
-    out; without two categories that have one the loss is 0.
+    out; without two categories that have one the loss is 0. (The paper sums. A batch may hold hundreds of
+    categories, and the loss's weight should not depend on their number.)
     """
     _, code_B, count_C = category_B.unique(return_inverse=True, return_counts=True)
     keep_B = count_C[code_B] > 1
-    if not keep_B.any():
-        return item_BW.sum() * 0.0
     code_B, rows_BW = code_B[keep_B], item_BW[keep_B]
     # <cov(i), cov(j)> is the sum over the rows a of i and b of j of (x_a x_b)^2 / ((n_i - 1)(n_j - 1)), so one
     # product of the batch with itself stands for all covariances and their distances.
     sum_CW = torch.zeros(len(count_C), rows_BW.shape[1], dtype=rows_BW.dtype, device=rows_BW.device)
     mean_CW = sum_CW.index_add(0, code_B, rows_BW) / count_C[:, None]
-    centred_BW = (rows_BW - mean_CW[code_B]) / (count_C[code_B, None] - 1).sqrt()
+    freedom_B1 = (count_C[code_B, None] - 1).to(rows_BW.dtype)
+    centred_BW = (rows_BW - mean_CW[code_B]) / freedom_B1.sqrt()
     inner_BB = (centred_BW @ centred_BW.T).square()
     is_major_B = code_B == count_C.argmax()
     within = inner_BB[code_B[:, None] == code_B[None, :]].sum()
     major = inner_BB[is_major_B][:, is_major_B].sum()
     with_major = inner_BB[is_major_B].sum()
-    num_categories = int((count_C > 1).sum())
-    return within + (num_categories - 2) * major - 2 * (with_major - major)
+    num_others = int((count_C > 1).sum()) - 1
+    if num_others < 1:
+        return item_BW.sum() * 0.0
+    return (within - major) / num_others + major - 2 * (with_major - major) / num_others
 
 
 class DAT(DSSM):
@@ -83,7 +85,7 @@ class DAT(DSSM):
         dnn_hidden_units: tuple[int, ...] = (300, 300, 128),
         similarity: str = "temperature",
         initial_temperature: float = 0.1,
-        linear_output: bool = False,
+        linear_output: bool = True,
         user_mimic_weight: float = 0.1,
         item_mimic_weight: float = 0.1,
         alignment_weight: float = 0.1,

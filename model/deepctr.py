@@ -8,13 +8,14 @@ from __future__ import annotations
 import inspect
 
 import torch
-from deepctr_torch import layers, models
 from torch import Tensor, nn
 
 from model.estimator import Estimator
 from model.layers import Dropout
 from preprocessing.errors import UserError
 from preprocessing.inputs import DenseFeat
+
+from deepctr_torch import layers, models
 
 LARGEST_VOCABULARY = 2**24  # float32 holds every whole number up to here, and deepctr-torch's input is float32
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.estimator import Estimator
-from model.layers import MLP, FieldEmbedding, concatenate
+from model.layers import MLP, FieldEmbedding, check_hidden_units, concatenate
 from preprocessing.errors import UserError
 
 SIMILARITIES = ("temperature", "paper", "dot")
@@ -84,7 +84,8 @@ class DSSM(Estimator):
         dnn_hidden_units: widths of both towers' layers.
         similarity: "temperature" (default), "paper" (the bare cosine) or "dot"; see Similarity.
         initial_temperature: what the learned temperature starts from.
-        linear_output: leave batch norm, ReLU and dropout out of the last layer.
+        linear_output: the towers' last layer is linear; otherwise it has batch norm, ReLU and dropout like the
+            others, and no cosine is below 0.
         init_std: standard deviation of the initial embeddings.
         device: where the parameters are put.
     """
@@ -99,12 +100,11 @@ class DSSM(Estimator):
         dnn_hidden_units: tuple[int, ...] = (300, 300, 128),
         similarity: str = "temperature",
         initial_temperature: float = 0.1,
-        linear_output: bool = False,
+        linear_output: bool = True,
         init_std: float = 0.01,
     ):
         super().__init__([*user_feature_columns, *item_feature_columns], task)
-        if not dnn_hidden_units:
-            raise UserError("dnn_hidden_units: expected at least one layer, got none.")
+        check_hidden_units(dnn_hidden_units)
         self.user_tower, self.item_tower = (
             Tower(columns, dnn_hidden_units, dnn_dropout, init_std, linear_output, self.num_extra(dnn_hidden_units))
             for columns in (user_feature_columns, item_feature_columns)

@@ -12,13 +12,14 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import torch
-from deepctr_torch.callbacks import CallbackList, History
 from sklearn.metrics import accuracy_score, log_loss, mean_squared_error, roc_auc_score
 from torch import Tensor, nn
 
 from preprocessing.errors import UserError
 from preprocessing.inputs import DenseFeat, build_input_features
 from preprocessing.tables import Table
+
+from deepctr_torch.callbacks import CallbackList, History
 
 # The names and learning rates of deepctr-torch's compile.
 OPTIMIZERS = {

@@ -145,3 +145,9 @@ class MLP(nn.Module):
             x = layer(x)
             outputs.append(x)
         return outputs
+
+
+def check_hidden_units(hidden_units: tuple[int, ...]) -> None:
+    """Raise UserError where a model that needs a layer is given none."""
+    if not hidden_units:
+        raise UserError("dnn_hidden_units: expected at least one layer, got none.")

@@ -47,4 +47,5 @@ def _of_dimension_one(column):
         return column
     if isinstance(column, VarLenSparseFeat):
         return column._replace(sparsefeat=_of_dimension_one(column.sparsefeat))
-    return column._replace(embedding_dim=1)
+    # A table that fields share would be one weight for a value's every role.
+    return column._replace(embedding_dim=1, embedding_name=column.name)

@@ -64,7 +64,7 @@ class ModelSettings:
         choices=SIMILARITIES,
     )  # fmt: skip
     initial_temperature: float = option(0.1, "DSSM, DAT: what the learned temperature starts from")
-    linear_output: bool = option(False, "DSSM, DAT: no batch norm, ReLU and dropout in the towers' last layer")
+    linear_output: bool = option(True, "DSSM, DAT: no batch norm, ReLU and dropout in the towers' last layer")
     user_mimic_weight: float = option(0.1, "DAT: weight of the mimic loss of users' augmented vectors")
     item_mimic_weight: float = option(0.1, "DAT: weight of the mimic loss of items' augmented vectors")
     alignment_weight: float = option(0.1, "DAT: weight of the category alignment loss, where items have a category")

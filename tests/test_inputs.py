@@ -11,28 +11,30 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="module")
-def importing(tmp_path_factory) -> subprocess.CompletedProcess:
-    """A fresh process that imports the columns; each thread and each connection of its own is a line on stderr.
+def run_watched(code: str, folder: Path) -> subprocess.CompletedProcess:
+    """Run code in a fresh process; each thread and each connection of its own is a line on stderr.
 
     The `requests` that it would find fails, so it does not matter whether the real one is installed.
     """
-    folder = tmp_path_factory.mktemp("broken")
     (folder / "requests.py").write_text("raise ImportError('somebody wants requests')\n")
-    code = """
+    watch = """
         import sys
         watched = ("_thread.start_new_thread", "socket.connect", "socket.getaddrinfo", "socket.sendto")
         sys.addaudithook(lambda event, arguments: event in watched and print(event, arguments, file=sys.stderr))
-        import preprocessing.inputs
         """
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
+        [sys.executable, "-c", textwrap.dedent(watch) + textwrap.dedent(code)],
         cwd=PROJECT,
         env=os.environ | {"PYTHONPATH": str(folder)},
         capture_output=True,
         text=True,
         timeout=120,
     )
+
+
+@pytest.fixture(scope="module")
+def importing(tmp_path_factory) -> subprocess.CompletedProcess:
+    return run_watched("import preprocessing.inputs", tmp_path_factory.mktemp("broken"))
 
 
 def test_importing_the_columns_needs_no_requests(importing):

@@ -237,7 +237,7 @@ def test_every_flag_of_int_tower_reaches_the_model():
         "user_head": 3,
         "item_head": 2,
         "field_dim": 5,
-        "levels": [0],
+        "levels": (0,),
         "fe_input": "input",
         "light_se_residual": False,
         "cir_weight": 0.5,
