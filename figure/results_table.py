@@ -12,13 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from model import MODELS
 from model.settings import as_flag
 from preprocessing.files import write_atomically
 
 PROJECT = Path(__file__).resolve().parent.parent
 README = PROJECT / "README.md"
 RESULTS = PROJECT / "results"
-DEFAULT_RUN = RESULTS / "movielens" / "protocols" / "strict.json"
+PROTOCOL_RUNS = RESULTS / "movielens" / "protocols"  # of IntTower
+DEFAULT_RUN = PROTOCOL_RUNS / "strict.json"
+MODEL_RUNS = RESULTS / "movielens" / "models"  # of the other models, a folder per protocol
 
 Columns = dict[str, Callable[[dict], str]]
 
@@ -40,8 +43,9 @@ _EFFORT: Columns = {
 
 
 def _changed(record: dict) -> str:
-    """The flags by which a record's run differs from the default run."""
-    default = json.loads(DEFAULT_RUN.read_text())["settings"]
+    """The flags by which a record's run differs from the default run of its model."""
+    path = DEFAULT_RUN if record["model"] == "IntTower" else MODEL_RUNS / "strict" / f"{record['model']}.json"
+    default = json.loads(path.read_text())["settings"]
     changed = {name: value for name, value in record["settings"].items() if value != default.get(name)}
     return " ".join(f"`{as_flag(name, value)}`" for name, value in changed.items())
 
@@ -53,13 +57,28 @@ def _published(record: dict) -> str:
     return f"{auc:.4f} / {logloss:.4f}"
 
 
+# What each model is, and what of it can be computed before a request comes.
+_ABOUT = {
+    "LR": ("one weight per feature value", "additive", "a number per item"),
+    "DSSM": ("[Huang et al., CIKM 2013](https://doi.org/10.1145/2505515.2505665)", "two towers", "item vectors"),
+    "DAT": ("Yu et al., DLP-KDD 2021", "two towers", "item vectors"),
+    "IntTower": ("[Li et al., CIKM 2022](https://arxiv.org/abs/2210.09890)", "two towers, MaxSim", "item heads"),
+    "COLD": ("[Wang et al., DLP-KDD 2020](https://arxiv.org/abs/2007.16122)", "cross", "nothing"),
+    "WDL": ("[Cheng et al., DLRS 2016](https://arxiv.org/abs/1606.07792)", "cross", "nothing"),
+    "DeepFM": ("[Guo et al., IJCAI 2017](https://arxiv.org/abs/1703.04247)", "cross", "nothing"),
+    "DCN": ("[Wang et al., ADKDD 2017](https://arxiv.org/abs/1708.05123)", "cross", "nothing"),
+    "AutoInt": ("[Song et al., CIKM 2019](https://arxiv.org/abs/1810.11921)", "cross", "nothing"),
+}
+
+
 @dataclass
 class ResultTable:
-    """A table of the records in one folder; `with_default` adds the default run's record to them."""
+    """A table of the records in one folder, and of further ones that stand elsewhere."""
 
     order: Callable[[dict], object]
     columns: Columns
-    with_default: bool = False
+    further: tuple[Path, ...] = ()
+    folder: str | None = None  # where the records are, if not in the folder of the table's name
 
 
 _PROTOCOLS = ResultTable(
@@ -77,7 +96,72 @@ _PROTOCOLS = ResultTable(
     },
 )
 
+_MODEL_MEASURES: Columns = {
+    **_VALIDATION,
+    **_MEASURES,
+    **_EFFORT,
+    "samples/s": lambda r: f"{r['samples_per_second']:,.0f}",
+    **_THREADS,
+}
+
+
+def _by_auc(record: dict) -> float:
+    return -record["test"]["auc"]
+
+
+def _published_rank(record: dict) -> str:
+    published = _PUBLISHED[record["dataset"]]
+    by_auc = sorted(published, key=lambda model: -published[model][0])
+    return f"{by_auc.index(record['model']) + 1}"
+
+
 TABLES = {
+    "movielens/about": ResultTable(
+        lambda r: list(_ABOUT).index(r["model"]),
+        {
+            "model": lambda r: f"`{r['model']}`",
+            "paper": lambda r: _ABOUT[r["model"]][0],
+            "kind": lambda r: _ABOUT[r["model"]][1],
+            "computed ahead": lambda r: _ABOUT[r["model"]][2],
+            "parameters": lambda r: f"{r['num_parameters']:,}",
+            "the import": lambda r: f"`from {MODELS[r['model']]} import {r['model']} as Model`",
+        },
+        further=(DEFAULT_RUN,),
+        folder="movielens/models/strict",
+    ),
+    "movielens/models/strict": ResultTable(
+        _by_auc, {"model": lambda r: r["model"], **_MODEL_MEASURES}, further=(DEFAULT_RUN,)
+    ),
+    "movielens/models/paper": ResultTable(
+        _by_auc,
+        {
+            "model": lambda r: r["model"],
+            **_MEASURES,
+            "published AUC / logloss": _published,
+            "published rank": _published_rank,
+            **_EFFORT,
+            **_THREADS,
+        },
+        further=(PROTOCOL_RUNS / "paper.json",),
+    ),
+    "movielens/handicaps": ResultTable(
+        lambda r: r["test"]["auc"],
+        {
+            "protocol": lambda r: r["protocol"],
+            "changed settings": lambda r: _changed(r) or "none",
+            **_MEASURES,
+            "published AUC / logloss": _published,
+            **_EFFORT,
+        },
+        further=(MODEL_RUNS / "strict" / "DSSM.json", MODEL_RUNS / "paper" / "DSSM.json"),
+    ),
+    "movielens/tuning": ResultTable(
+        lambda r: (list(_ABOUT).index(r["model"]), _changed(r)),
+        {"model": lambda r: r["model"], "changed settings": lambda r: _changed(r) or "none", **_MODEL_MEASURES},
+        further=tuple(
+            MODEL_RUNS / "strict" / f"{model}.json" for model in ("DSSM", "DAT", "WDL", "DeepFM", "DCN", "AutoInt")
+        ),
+    ),
     "movielens/protocols": _PROTOCOLS,
     "movielens/one_thread": _PROTOCOLS,
     "movielens/cir": ResultTable(
@@ -90,19 +174,19 @@ TABLES = {
             **_EFFORT,
             **_THREADS,
         },
-        with_default=True,
+        further=(DEFAULT_RUN,),
     ),
     "movielens/variations": ResultTable(
         _changed,
         {"changed settings": lambda r: _changed(r) or "none", **_VALIDATION, **_MEASURES, **_EFFORT, **_THREADS},
-        with_default=True,
+        further=(DEFAULT_RUN,),
     ),
 }
 
 
 def read_records(folder: str) -> list[dict]:
     """The records of one table, in the order of its rows."""
-    paths = [*(RESULTS / folder).glob("*.json"), *([DEFAULT_RUN] if TABLES[folder].with_default else [])]
+    paths = [*(RESULTS / (TABLES[folder].folder or folder)).glob("*.json"), *TABLES[folder].further]
     return sorted((json.loads(path.read_text()) for path in paths), key=TABLES[folder].order)
 
 

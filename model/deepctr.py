@@ -5,6 +5,7 @@ Shapes: B batch, F fields, D embedding size, N input width.
 
 from __future__ import annotations
 
+import functools
 import inspect
 
 import torch
@@ -62,7 +63,8 @@ class DeepCTR(Estimator):
             raise UserError(
                 f"{self.architecture}: expected options among {', '.join(taken)}, got {', '.join(unknown)}."
             )
-        options.setdefault("seed", int(torch.randint(2**31, ())))
+        if options.get("seed") is None:
+            options["seed"] = int(torch.randint(2**31, ()))
         if "linear_feature_columns" in taken:
             options["linear_feature_columns"] = linear_feature_columns
         # "regression" leaves out the sigmoid, nothing else.
@@ -97,22 +99,36 @@ class DeepCTR(Estimator):
         """Logits (B,)."""
         parts = [features[name] for name in self.network.feature_index]
         x_BN = torch.cat([part.reshape(len(part), -1).float() for part in parts], dim=1)
+        _, width = next(reversed(self.network.feature_index.values()))
+        if x_BN.shape[1] != width:  # the columns behind one that is too wide would be read from the wrong place
+            shapes = {name: tuple(features[name].shape) for name in self.network.feature_index}
+            raise UserError(f"features: expected {width} input columns together, got {x_BN.shape[1]}: {shapes}.")
         return self.network(x_BN)[:, 0]
 
 
+@functools.cache
 def adapt(architecture: str) -> type[DeepCTR]:
     """A model class around a ranking model of deepctr-torch: `adapt("xDeepFM").from_columns(...)`.
+
+    `from model.deepctr import xDeepFM` gives the same class.
 
     Raises UserError for a model that needs a history, several labels, or is not there.
     """
     if architecture not in RANKING_MODELS:
         raise UserError(f"architecture: expected one of {', '.join(RANKING_MODELS)}, got {architecture!r}.")
     attributes = {
+        "__module__": __name__,  # where `__getattr__` finds it, for pickle too
         "__doc__": f"deepctr-torch's {architecture}; see DeepCTR.",
         "architecture": architecture,
         "dense_in_network": architecture not in ("AFM", "CCPM"),  # these refuse dense columns in their network
     }
     return type(architecture, (DeepCTR,), attributes)
+
+
+def __getattr__(name: str) -> type[DeepCTR]:
+    if name in RANKING_MODELS:
+        return adapt(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class _InteractingLayer(layers.InteractingLayer):

@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, log_loss, mean_squared_error, roc_au
 from torch import Tensor, nn
 
 from preprocessing.errors import UserError
-from preprocessing.inputs import DenseFeat, build_input_features
+from preprocessing.inputs import DenseFeat, VarLenSparseFeat, build_input_features
 from preprocessing.tables import Table
 
 from deepctr_torch.callbacks import CallbackList, History
@@ -91,8 +91,8 @@ class Estimator(nn.Module):
             raise UserError(
                 f"compile: expected metrics among {', '.join(METRICS)}, got {', '.join(map(str, unknown))}."
             )
-        if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:
-            raise UserError(f"compile: expected an optimizer among {', '.join(OPTIMIZERS)}, got {optimizer!r}.")
+        if optimizer not in OPTIMIZERS and not isinstance(optimizer, torch.optim.Optimizer):
+            raise UserError(f"compile: expected {', '.join(OPTIMIZERS)} or a torch optimizer, got {optimizer!r}.")
         self.optim = OPTIMIZERS[optimizer](self.parameters()) if isinstance(optimizer, str) else optimizer
         self.metrics = {name: METRICS[name] for name in metrics or []}
         self.metrics_names = ["loss", *self.metrics]
@@ -127,8 +127,14 @@ class Estimator(nn.Module):
 
         if not hasattr(self, "optim"):
             raise UserError("fit: expected a compiled model; call compile(optimizer, loss, metrics) first.")
+        if x is None or y is None:
+            raise UserError("fit: expected features x and labels y, got none.")
         train, valid = self._table(x, y), None
         if validation_data:
+            if len(validation_data) not in (2, 3):
+                raise UserError(
+                    f"validation_data: expected (x, y) or (x, y, weights), got {len(validation_data)} entries."
+                )
             valid = self._table(*validation_data[:2])
         elif 0 < validation_split < 1:
             split_at = int(len(train) * (1 - validation_split))
@@ -194,7 +200,7 @@ class Estimator(nn.Module):
         from training.predict import predict
 
         logits = predict(self, table, self._device()).astype(np.float64)
-        return 1 / (1 + np.exp(-logits))
+        return 0.5 * (1 + np.tanh(0.5 * logits))  # the sigmoid, without overflow
 
     def _device(self) -> torch.device:
         return next(self.parameters()).device
@@ -216,7 +222,7 @@ class Estimator(nn.Module):
         features = {name: _tensor(name, x[name], kinds.get(name)) for name in self.feature_index}
         lengths = {name: len(values) for name, values in features.items()}
         num_rows = next(iter(lengths.values()))
-        labels = torch.zeros(num_rows) if y is None else torch.from_numpy(np.array(y, dtype=np.float32).reshape(-1))
+        labels = _labels(y, num_rows)
         if {*lengths.values(), len(labels)} != {num_rows}:
             raise UserError(f"x, y: expected arrays of one length, got {lengths | {'y': len(labels)}}.")
         return Table(features, labels, groups=np.zeros(num_rows, np.int32), rows=np.arange(num_rows))
@@ -225,17 +231,33 @@ class Estimator(nn.Module):
 def _tensor(name: str, values, column) -> Tensor:
     """A feature's array as the tensor that a Table holds; `column` is None for the length of a varlen feature."""
     array = np.array(values)  # a copy: pandas hands out arrays that may not be written to
-    if isinstance(column, DenseFeat):
-        return torch.from_numpy(array.astype(np.float32).reshape(len(array), -1))
-    if array.dtype.kind not in "iufb" or (array.dtype.kind == "f" and (array != np.floor(array)).any()):
-        raise UserError(f"x: expected whole numbers for {name!r}, got {array.dtype}; encode its values first.")
+    width = getattr(column, "maxlen", getattr(column, "dimension", 1))
+    array = array[:, None] if array.ndim == 1 else array
+    if array.ndim != 2 or array.shape[1] != width:
+        raise UserError(f"x: expected an array of shape (rows, {width}) for {name!r}, got {np.shape(values)}.")
+    is_dense = isinstance(column, DenseFeat)
+    is_whole = array.dtype.kind in "iub" or (array.dtype.kind == "f" and (array == np.floor(array)).all())
+    if not ((is_dense and array.dtype.kind in "iubf") or is_whole):
+        wanted = "numbers" if is_dense else "whole numbers"
+        raise UserError(f"x: expected {wanted} for {name!r}, got {array.dtype}; encode its values first.")
+    if is_dense:
+        return torch.from_numpy(array.astype(np.float32))
     if column is not None and array.size and not 0 <= array.min() <= array.max() < column.vocabulary_size:
         raise UserError(
             f"x: expected ids from 0 to {column.vocabulary_size - 1} for {name!r}, got {array.min()} to {array.max()}; "
             "give unseen values an id of their own, or enlarge vocabulary_size."
         )
-    array = array.astype(np.int32)
-    return torch.from_numpy(array.reshape(len(array)) if array.shape[1:] == (1,) else array)
+    ids = torch.from_numpy(array.astype(np.int32))
+    return ids if isinstance(column, VarLenSparseFeat) else ids[:, 0]
+
+
+def _labels(y, num_rows: int) -> Tensor:
+    if y is None:
+        return torch.zeros(num_rows)
+    labels = torch.from_numpy(np.array(y, dtype=np.float32).reshape(-1))
+    if not ((labels == 0) | (labels == 1)).all():
+        raise UserError(f"y: expected labels 0 and 1, got {labels.unique()[:4].tolist()}.")
+    return labels
 
 
 def _rows(table: Table, rows: slice) -> Table:

@@ -1,10 +1,15 @@
 """Running the project's commands as a person does, from the shell."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import torch
+
+from training.checkpoint import load_checkpoint
 
 PROJECT = Path(__file__).resolve().parent.parent
 SCRIPT = "train_movielens_IntTower.py"
@@ -52,3 +57,20 @@ def assert_refused(result: subprocess.CompletedProcess, *fragments: str) -> None
     assert len(lines) == 1, result.stderr
     for fragment in fragments:
         assert fragment in lines[0], lines[0]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state = load_checkpoint(folder / "checkpoint.pt")
+    return {f"{part}.{name}": value for part in ("model", "best_model") for name, value in state[part].items()}
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    ours, theirs = weights(folder), weights(other)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+    losses = [
+        [(row["train_loss"], row["valid_auc"]) for row in json.loads((f / "record.json").read_text())["history"]]
+        for f in (folder, other)
+    ]
+    assert losses[0] == losses[1]

@@ -18,9 +18,11 @@ def run_watched(code: str, folder: Path) -> subprocess.CompletedProcess:
     """
     (folder / "requests.py").write_text("raise ImportError('somebody wants requests')\n")
     watch = """
-        import sys
-        watched = ("_thread.start_new_thread", "socket.connect", "socket.getaddrinfo", "socket.sendto")
+        import sys, threading
+        watched = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
         sys.addaudithook(lambda event, arguments: event in watched and print(event, arguments, file=sys.stderr))
+        start = threading.Thread.start  # Python 3.11 has no audit event for it
+        threading.Thread.start = lambda thread: print("thread started:", thread, file=sys.stderr) or start(thread)
         """
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(watch) + textwrap.dedent(code)],
@@ -43,7 +45,7 @@ def test_importing_the_columns_needs_no_requests(importing):
 
 
 def test_importing_the_columns_starts_no_thread_and_opens_no_connection(importing):
-    for event in ("_thread.start_new_thread", "socket."):
+    for event in ("thread started:", "socket."):
         assert event not in importing.stderr
 
 

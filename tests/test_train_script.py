@@ -10,7 +10,7 @@ from subprocess import Popen
 
 import pytest
 import torch
-from shell import SCRIPT, assert_refused, copy_of_the_project, environment, run, start, train
+from shell import SCRIPT, assert_refused, assert_same_run, copy_of_the_project, environment, run, start, train
 
 from preprocessing.encode import load_encoders
 from training.checkpoint import load_checkpoint
@@ -25,23 +25,6 @@ def finished(sample_folder, tmp_path_factory) -> Path:
     result = train("--data", sample_folder, "--output", folder, *QUICK)
     assert result.returncode == 0, result.stderr
     return folder
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    state = load_checkpoint(folder / "checkpoint.pt")
-    return {f"{part}.{name}": value for part in ("model", "best_model") for name, value in state[part].items()}
-
-
-def assert_same_run(folder: Path, other: Path) -> None:
-    ours, theirs = weights(folder), weights(other)
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert torch.equal(ours[name], theirs[name]), name
-    losses = [
-        [(row["train_loss"], row["valid_auc"]) for row in json.loads((f / "record.json").read_text())["history"]]
-        for f in (folder, other)
-    ]
-    assert losses[0] == losses[1]
 
 
 def test_without_any_data_or_network_it_trains_on_the_sample_and_says_so_loudly(tmp_path):
