@@ -70,7 +70,7 @@ class DAT(DSSM):
         alignment_weight: share of the category alignment loss.
         category: the item's SparseFeat with its category; None takes cate_id, category or categories where there
             is one, and leaves the loss out where there is none (a multi-hot list is no category).
-        others: as in DSSM.
+        options: those of DSSM.
     """
 
     auxiliary = True
@@ -79,29 +79,20 @@ class DAT(DSSM):
         self,
         user_feature_columns: list,
         item_feature_columns: list,
-        task: str = "binary",
-        dnn_dropout: float = 0.3,
-        device: str | torch.device = "cpu",
         dnn_hidden_units: tuple[int, ...] = (300, 300, 128),
-        similarity: str = "temperature",
-        initial_temperature: float = 0.1,
-        linear_output: bool = True,
         user_mimic_weight: float = 0.1,
         item_mimic_weight: float = 0.1,
         alignment_weight: float = 0.1,
         category: str | None = None,
         init_std: float = 0.01,
+        **options,
     ):
         super().__init__(
             user_feature_columns,
             item_feature_columns,
-            task=task,
-            dnn_dropout=dnn_dropout,
             dnn_hidden_units=dnn_hidden_units,
-            similarity=similarity,
-            initial_temperature=initial_temperature,
-            linear_output=linear_output,
             init_std=init_std,
+            **options,
         )
         weights = {"user_mimic": user_mimic_weight, "item_mimic": item_mimic_weight, "alignment": alignment_weight}
         for name, weight in weights.items():
@@ -114,7 +105,7 @@ class DAT(DSSM):
         self.user_augmented = _augmented_vectors(user_id, width, init_std)
         self.item_augmented = _augmented_vectors(item_id, width, init_std)
         self.category = _category(category, item_feature_columns)
-        self.to(device)
+        self.to(self.device)
 
     @staticmethod
     def num_extra(dnn_hidden_units: tuple[int, ...]) -> int:

@@ -70,6 +70,11 @@ class Estimator(nn.Module):
         """The constructor under the name and with the columns that every model here takes."""
         return cls(user_feature_columns, item_feature_columns, **options)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
     def penalties(self) -> list[tuple[nn.Parameter, float]]:
         """The parameters whose squares `fit` adds to the summed loss, each with its weight."""
         return [(m.weight, self.l2_reg_embedding) for m in self.modules() if isinstance(m, nn.Embedding)]
@@ -146,7 +151,7 @@ class Estimator(nn.Module):
         trainer = Trainer(
             self,
             batch_size=batch_size or 256,
-            device=self._device(),
+            device=self.device,
             seed=int(torch.randint(2**31, ())),
             optimizer=self.optim,
             penalties=self.penalties(),
@@ -199,11 +204,8 @@ class Estimator(nn.Module):
     def _probabilities(self, table: Table) -> np.ndarray:
         from training.predict import predict
 
-        logits = predict(self, table, self._device()).astype(np.float64)
+        logits = predict(self, table, self.device).astype(np.float64)
         return 0.5 * (1 + np.tanh(0.5 * logits))  # the sigmoid, without overflow
-
-    def _device(self) -> torch.device:
-        return next(self.parameters()).device
 
     def _table(self, x: Mapping | list, y: np.ndarray | None) -> Table:
         """The arrays of `fit` as a table; raises UserError for a feature that is missing or an id out of range."""

@@ -81,7 +81,7 @@ class ModelSettings:
             if name not in taken and _plain(value) != _plain(field.default):
                 raise UserError(
                     f"{as_flag(name, value)}: expected a setting of {model.__name__}, got one that it does not have; "
-                    "leave it out, or choose a model that has it with --model."
+                    "leave it out (a --preset may have set it), or choose a model that has it with --model."
                 )
         return {option_name: _plain(getattr(self, name)) for name, option_name in taken.items()}
 
@@ -93,9 +93,11 @@ def model_fields() -> dict[str, dataclasses.Field]:
 
 def taken_fields(model: type) -> dict[str, str]:
     """Those fields of ModelSettings that a model's constructor or `from_columns` takes, and its names for them."""
-    signatures = inspect.signature(model).parameters | inspect.signature(model.from_columns).parameters
+    # A constructor may hand options on to its base class, so those of all classes count.
+    functions = [cls.__init__ for cls in model.__mro__] + [model.from_columns]
+    parameters = set().union(*(inspect.signature(function).parameters for function in functions))
     names = {name: _DEEPCTR_NAMES.get(name, name) for name in model_fields()}
-    return {name: option_name for name, option_name in names.items() if option_name in signatures}
+    return {name: option_name for name, option_name in names.items() if option_name in parameters}
 
 
 _DEEPCTR_NAMES = {"dropout": "dnn_dropout", "hidden_units": "dnn_hidden_units"}
