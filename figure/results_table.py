@@ -43,9 +43,10 @@ _EFFORT: Columns = {
 
 
 def _changed(record: dict) -> str:
-    """The flags by which a record's run differs from the default run of its model."""
+    """The flags, but for the protocol, by which a record's run differs from the default run of its model."""
     path = DEFAULT_RUN if record["model"] == "IntTower" else MODEL_RUNS / "strict" / f"{record['model']}.json"
     default = json.loads(path.read_text())["settings"]
+    default["protocol"] = record["protocol"]
     changed = {name: value for name, value in record["settings"].items() if value != default.get(name)}
     return " ".join(f"`{as_flag(name, value)}`" for name, value in changed.items())
 
@@ -81,10 +82,14 @@ class ResultTable:
     folder: str | None = None  # where the records are, if not in the folder of the table's name
 
 
+def _protocol(record: dict) -> str:
+    return f"`{record['protocol']}`" + (" (labels leak)" if record["labels_leak"] else "")
+
+
 _PROTOCOLS = ResultTable(
     lambda r: ("strict", "temporal", "paper").index(r["protocol"]),
     {
-        "protocol": lambda r: f"`{r['protocol']}`" + (" (labels leak)" if r["labels_leak"] else ""),
+        "protocol": _protocol,
         **_MEASURES,
         "published AUC / logloss": _published,
         "AUC of user mean alone": lambda r: f"{r['dense_feature_test_auc']['user_mean_rating']:.4f}",
@@ -145,9 +150,9 @@ TABLES = {
         further=(PROTOCOL_RUNS / "paper.json",),
     ),
     "movielens/handicaps": ResultTable(
-        lambda r: r["test"]["auc"],
+        lambda r: (r["protocol"], r["test"]["auc"]),
         {
-            "protocol": lambda r: r["protocol"],
+            "protocol": _protocol,
             "changed settings": lambda r: _changed(r) or "none",
             **_MEASURES,
             "published AUC / logloss": _published,

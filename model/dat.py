@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.dssm import DSSM
+from model.layers import embedding_table
 from preprocessing.errors import UserError
 from preprocessing.inputs import SparseFeat
 
@@ -80,8 +81,8 @@ class DAT(DSSM):
         user_feature_columns: list,
         item_feature_columns: list,
         dnn_hidden_units: tuple[int, ...] = (300, 300, 128),
-        user_mimic_weight: float = 0.1,
-        item_mimic_weight: float = 0.1,
+        user_mimic_weight: float = 1.0,
+        item_mimic_weight: float = 1.0,
         alignment_weight: float = 0.1,
         category: str | None = None,
         init_std: float = 0.01,
@@ -102,8 +103,8 @@ class DAT(DSSM):
         width = dnn_hidden_units[-1]
         user_id, item_id = _id_column("user", user_feature_columns), _id_column("item", item_feature_columns)
         self.user_id, self.item_id = user_id.name, item_id.name
-        self.user_augmented = _augmented_vectors(user_id, width, init_std)
-        self.item_augmented = _augmented_vectors(item_id, width, init_std)
+        self.user_augmented = embedding_table(user_id.vocabulary_size, width, init_std)
+        self.item_augmented = embedding_table(item_id.vocabulary_size, width, init_std)
         self.category = _category(category, item_feature_columns)
         self.to(self.device)
 
@@ -142,14 +143,6 @@ def _id_column(tower: str, columns: list) -> SparseFeat:
         if isinstance(column, SparseFeat):
             return column
     raise UserError(f"{tower} tower: expected a SparseFeat with the {tower}'s id, got none; DAT augments ids.")
-
-
-def _augmented_vectors(column: SparseFeat, width: int, init_std: float) -> nn.Embedding:
-    table = nn.Embedding(column.vocabulary_size, width, padding_idx=0)
-    nn.init.normal_(table.weight, std=init_std)
-    with torch.no_grad():
-        table.weight[0].zero_()
-    return table
 
 
 def _category(named: str | None, item_columns: list) -> str | None:

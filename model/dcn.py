@@ -1,9 +1,5 @@
 """DCN: explicit crosses of all inputs beside a deep network (Wang et al., ADKDD 2017)."""
 
-from model.deepctr import DeepCTR
+from model.deepctr import adapt
 
-
-class DCN(DeepCTR):
-    """deepctr-torch's DCN; see DeepCTR."""
-
-    architecture = "DCN"
+DCN = adapt("DCN")

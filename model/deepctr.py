@@ -34,19 +34,26 @@ class DeepCTR(Estimator):
     Its layers and parameters are deepctr-torch's own, under `network`. Dropout, the cross layers and the
     attention are computed by faster equivalents (same parameters, same result).
 
-    Args:
-        linear_feature_columns, dnn_feature_columns: as in deepctr-torch.
-        options: what the constructor in deepctr-torch takes, with its defaults. `seed` is drawn from torch's
-            generator where it is not given: the fixed one of deepctr-torch would make all runs start alike.
-    Raises UserError for a vocabulary of over 2^24 ids, which would collide in deepctr-torch's float32 input.
+    It is constructed as in deepctr-torch, `DCN(linear_feature_columns, dnn_feature_columns, ...)`, with the same
+    options and defaults. `task` is "binary", the output all the same a logit. `seed` is drawn from torch's generator
+    where it is not given: the fixed one of deepctr-torch would make all runs start alike. The options `l2_reg_*` act in
+    `fit`; a Trainer of one's own has `l2_embedding`, one rule for all models.
+
+    Raises UserError for a vocabulary of over 2^24 ids, which would collide in deepctr-torch's float32 input, and for
+    whatever deepctr-torch's constructor refuses.
     """
 
     architecture: str  # the name in deepctr_torch.models
     dense_in_network = True  # False: dense columns enter the linear part alone
 
-    def __init__(self, linear_feature_columns: list, dnn_feature_columns: list, task: str = "binary", **options):
-        columns = [*linear_feature_columns, *dnn_feature_columns]
-        super().__init__(columns, task)
+    def __init__(self, *arguments, **options):
+        build = getattr(models, self.architecture)
+        try:
+            options = inspect.signature(build).bind(*arguments, **options).arguments
+        except TypeError as error:
+            raise UserError(f"{self.architecture}: {error}; see deepctr-torch's {self.architecture}.") from error
+        columns = [*options.get("linear_feature_columns", []), *options["dnn_feature_columns"]]
+        super().__init__(columns, options.get("task", "binary"))
         for column in columns:
             if not isinstance(column, DenseFeat) and column.vocabulary_size > LARGEST_VOCABULARY:
                 raise UserError(
@@ -56,19 +63,13 @@ class DeepCTR(Estimator):
                 )
         if options.get("gpus"):
             raise UserError(f"gpus: expected None, got {options['gpus']}; name one GPU with device.")
-        build = getattr(models, self.architecture)
-        taken = inspect.signature(build).parameters
-        unknown = sorted(set(options) - set(taken))
-        if unknown:
-            raise UserError(
-                f"{self.architecture}: expected options among {', '.join(taken)}, got {', '.join(unknown)}."
-            )
         if options.get("seed") is None:
             options["seed"] = int(torch.randint(2**31, ()))
-        if "linear_feature_columns" in taken:
-            options["linear_feature_columns"] = linear_feature_columns
-        # "regression" leaves out the sigmoid, nothing else.
-        self.network = build(dnn_feature_columns=dnn_feature_columns, task="regression", **options)
+        try:
+            # "regression" leaves out the sigmoid, nothing else.
+            self.network = build(**(options | {"task": "regression"}))
+        except (ValueError, RuntimeError, KeyError, IndexError) as error:
+            raise UserError(f"{self.architecture}: deepctr-torch refuses these columns or options: {error}.") from error
         _use_faster_layers(self.network)
 
     @classmethod
@@ -83,12 +84,21 @@ class DeepCTR(Estimator):
         **options,
     ) -> DeepCTR:
         """The model over both towers' columns, linear part included, with the sizes that all models here share."""
-        shared = dict(dnn_hidden_units=dnn_hidden_units, dnn_dropout=dnn_dropout, dnn_use_bn=dnn_use_bn)
-        taken = inspect.signature(getattr(models, cls.architecture)).parameters
-        shared = {name: value for name, value in (shared | {"init_std": init_std}).items() if name in taken}
         columns = [*user_feature_columns, *item_feature_columns]
-        dnn_columns = [c for c in columns if cls.dense_in_network or not isinstance(c, DenseFeat)]
-        return cls(columns, dnn_columns, **shared, **options)
+        shared = {
+            "linear_feature_columns": columns,
+            "dnn_feature_columns": [c for c in columns if cls.dense_in_network or not isinstance(c, DenseFeat)],
+            "dnn_hidden_units": dnn_hidden_units,
+            "dnn_dropout": dnn_dropout,
+            "dnn_use_bn": dnn_use_bn,
+            "init_std": init_std,
+        }
+        return cls(**{name: value for name, value in shared.items() if name in cls.option_names()}, **options)
+
+    @classmethod
+    def option_names(cls) -> set[str]:
+        """What the constructor takes: deepctr-torch's own."""
+        return set(inspect.signature(getattr(models, cls.architecture)).parameters)
 
     def penalties(self) -> list[tuple[nn.Parameter, float]]:
         """deepctr-torch's own: what l2_reg_linear, l2_reg_embedding and the like set in its constructor."""
@@ -110,7 +120,7 @@ class DeepCTR(Estimator):
 def adapt(architecture: str) -> type[DeepCTR]:
     """A model class around a ranking model of deepctr-torch: `adapt("xDeepFM").from_columns(...)`.
 
-    `from model.deepctr import xDeepFM` gives the same class.
+    `from model.deepctr import xDeepFM` gives the same class. The constructor is deepctr-torch's.
 
     Raises UserError for a model that needs a history, several labels, or is not there.
     """

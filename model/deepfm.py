@@ -1,9 +1,5 @@
 """DeepFM: a factorisation machine and a deep network on shared embeddings (Guo et al., IJCAI 2017)."""
 
-from model.deepctr import DeepCTR
+from model.deepctr import adapt
 
-
-class DeepFM(DeepCTR):
-    """deepctr-torch's DeepFM; see DeepCTR."""
-
-    architecture = "DeepFM"
+DeepFM = adapt("DeepFM")

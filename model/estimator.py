@@ -6,6 +6,7 @@ one of them is called, so that a model alone needs nothing but preprocessing/.
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Mapping
 
@@ -30,14 +31,18 @@ OPTIMIZERS = {
 }
 
 
+def _log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    return log_loss(labels, np.clip(probabilities, 1e-7, 1 - 1e-7), labels=[0, 1])  # clipped as in deepctr-torch
+
+
 def _accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return accuracy_score(labels, probabilities > 0.5)
 
 
 METRICS = {
     "auc": roc_auc_score,
-    "binary_crossentropy": log_loss,
-    "logloss": log_loss,
+    "binary_crossentropy": _log_loss,
+    "logloss": _log_loss,
     "mse": mean_squared_error,
     "acc": _accuracy,
     "accuracy": _accuracy,
@@ -74,6 +79,11 @@ class Estimator(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
+
+    @classmethod
+    def option_names(cls) -> set[str]:
+        """What the constructor takes; it may hand options on to its base class, so those of all classes count."""
+        return set().union(*(inspect.signature(base.__init__).parameters for base in cls.__mro__))
 
     def penalties(self) -> list[tuple[nn.Parameter, float]]:
         """The parameters whose squares `fit` adds to the summed loss, each with its weight."""
@@ -198,6 +208,8 @@ class Estimator(nn.Module):
     def _metrics_on(self, table: Table) -> dict[str, float]:
         if not hasattr(self, "metrics"):
             raise UserError("evaluate: expected a compiled model; call compile(optimizer, loss, metrics) first.")
+        if not self.metrics:
+            return {}
         probabilities, labels = self._probabilities(table), table.labels.numpy()
         return {name: float(metric(labels, probabilities)) for name, metric in self.metrics.items()}
 
@@ -205,7 +217,7 @@ class Estimator(nn.Module):
         from training.predict import predict
 
         logits = predict(self, table, self.device).astype(np.float64)
-        return 0.5 * (1 + np.tanh(0.5 * logits))  # the sigmoid, without overflow
+        return torch.from_numpy(logits).sigmoid().numpy()
 
     def _table(self, x: Mapping | list, y: np.ndarray | None) -> Table:
         """The arrays of `fit` as a table; raises UserError for a feature that is missing or an id out of range."""
@@ -243,6 +255,8 @@ def _tensor(name: str, values, column) -> Tensor:
         wanted = "numbers" if is_dense else "whole numbers"
         raise UserError(f"x: expected {wanted} for {name!r}, got {array.dtype}; encode its values first.")
     if is_dense:
+        if not np.isfinite(array).all():
+            raise UserError(f"x: expected finite numbers for {name!r}, got NaN or infinite ones; fill or drop them.")
         return torch.from_numpy(array.astype(np.float32))
     if column is not None and array.size and not 0 <= array.min() <= array.max() < column.vocabulary_size:
         raise UserError(

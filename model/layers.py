@@ -16,8 +16,9 @@ from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
 class FieldEmbedding(nn.Module):
     """Embed the sparse and varlen columns of one tower and gather its dense ones.
 
-    Columns that share an `embedding_name` share a table. Id 0 is padding: its row is zero and stays zero, and a
-    varlen field is pooled over the other ids only (`combiner` "mean", "sum" or "max"; an empty list gives zeros).
+    Columns that share an `embedding_name` share a table. In a varlen field id 0 is padding: it is pooled over the
+    other ids only (`combiner` "mean", "sum" or "max"; an empty list gives zeros), and the row of id 0 is zero and stays
+    zero. A table that no varlen field uses has no padding: its id 0 is an id like others.
 
     Raises UserError where the sparse columns differ in embedding_dim, share a table but not its size, or there are
     no columns at all.
@@ -45,12 +46,11 @@ class FieldEmbedding(nn.Module):
         # A list and not a ModuleDict, which refuses names such as "type" or "a.b".
         self.tables = nn.ModuleList()
         self.table_index: dict[str, int] = {}
+        padded = {c.embedding_name for c in self.varlen}
         for column in self.sparse + self.varlen:
             if column.embedding_name not in self.table_index:
-                table = nn.Embedding(column.vocabulary_size, column.embedding_dim, padding_idx=0)
-                nn.init.normal_(table.weight, std=init_std)
-                with torch.no_grad():
-                    table.weight[0].zero_()
+                is_padded = column.embedding_name in padded
+                table = embedding_table(column.vocabulary_size, column.embedding_dim, init_std, is_padded)
                 self.table_index[column.embedding_name] = len(self.tables)
                 self.tables.append(table)
             elif self.table(column.embedding_name).num_embeddings != column.vocabulary_size:
@@ -81,6 +81,16 @@ class FieldEmbedding(nn.Module):
         return functional.embedding_bag(ids_BT, table.weight, mode=column.combiner, padding_idx=0)
 
 
+def embedding_table(vocabulary_size: int, width: int, init_std: float, padded: bool = False) -> nn.Embedding:
+    """A table of normal entries; where it is padded, the row of id 0 is zero and gets no gradient."""
+    table = nn.Embedding(vocabulary_size, width, padding_idx=0 if padded else None)
+    nn.init.normal_(table.weight, std=init_std)
+    if padded:
+        with torch.no_grad():
+            table.weight[0].zero_()
+    return table
+
+
 def concatenate(*inputs: Tensor | None) -> Tensor:
     """The inputs of a row side by side, (B, W): fields (B, F, D) laid flat, dense ones (B, N) as they are, no None."""
     return torch.cat([part.flatten(1) for part in inputs if part is not None], dim=1)
@@ -102,7 +112,7 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        if x.is_cuda:
+        if x.device.type != "cpu":
             return functional.dropout(x, self.p)
         # Full-range int64 draws, read as four int16 each, uniform over all 2^16 values.
         words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import inspect
 from dataclasses import dataclass
 
 from model.dssm import SIMILARITIES
@@ -50,7 +49,7 @@ class ModelSettings:
 
     dropout: float = option(0.3, "share of a hidden layer's outputs set to zero in training")
     hidden_units: list[int] = option((300, 300, 128), "widths of the layers (of each tower)", type=integers)
-    init_std: float = option(0.01, "standard deviation of the initial embeddings")
+    init_std: float = option(0.01, "standard deviation of initial embeddings (WDL, DeepFM, DCN, AutoInt: and layers)")
     user_head: int = option(4, "IntTower: heads of each user level")
     item_head: int = option(4, "IntTower: heads of the item")
     field_dim: int = option(16, "IntTower: size of a head")
@@ -65,8 +64,8 @@ class ModelSettings:
     )  # fmt: skip
     initial_temperature: float = option(0.1, "DSSM, DAT: what the learned temperature starts from")
     linear_output: bool = option(True, "DSSM, DAT: no batch norm, ReLU and dropout in the towers' last layer")
-    user_mimic_weight: float = option(0.1, "DAT: weight of the mimic loss of users' augmented vectors")
-    item_mimic_weight: float = option(0.1, "DAT: weight of the mimic loss of items' augmented vectors")
+    user_mimic_weight: float = option(1.0, "DAT: weight of the mimic loss of users' augmented vectors")
+    item_mimic_weight: float = option(1.0, "DAT: weight of the mimic loss of items' augmented vectors")
     alignment_weight: float = option(0.1, "DAT: weight of the category alignment loss, where items have a category")
     dnn_use_bn: bool = option(True, "WDL, DeepFM, DCN, AutoInt: batch norm in the deep network")
 
@@ -92,12 +91,9 @@ def model_fields() -> dict[str, dataclasses.Field]:
 
 
 def taken_fields(model: type) -> dict[str, str]:
-    """Those fields of ModelSettings that a model's constructor or `from_columns` takes, and its names for them."""
-    # A constructor may hand options on to its base class, so those of all classes count.
-    functions = [cls.__init__ for cls in model.__mro__] + [model.from_columns]
-    parameters = set().union(*(inspect.signature(function).parameters for function in functions))
+    """Those fields of ModelSettings that a model takes, and its names for them."""
     names = {name: _DEEPCTR_NAMES.get(name, name) for name in model_fields()}
-    return {name: option_name for name, option_name in names.items() if option_name in parameters}
+    return {name: option_name for name, option_name in names.items() if option_name in model.option_names()}
 
 
 _DEEPCTR_NAMES = {"dropout": "dnn_dropout", "hidden_units": "dnn_hidden_units"}

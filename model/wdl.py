@@ -1,9 +1,5 @@
 """Wide&Deep: a linear model beside a deep network (Cheng et al., DLRS 2016)."""
 
-from model.deepctr import DeepCTR
+from model.deepctr import adapt
 
-
-class WDL(DeepCTR):
-    """deepctr-torch's WDL; see DeepCTR."""
-
-    architecture = "WDL"
+WDL = adapt("WDL")

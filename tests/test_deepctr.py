@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from model import deepctr, model_class
 from model.deepctr import RANKING_MODELS, DeepCTR, adapt
+from model.settings import taken_fields
 from preprocessing.errors import UserError
 from preprocessing.inputs import DenseFeat
 from preprocessing.tables import Table
@@ -19,7 +20,6 @@ from training.trainer import Trainer
 from deepctr_torch import models as deepctr_models
 
 COLUMNS = [*user_columns(), *item_columns()]
-WITHOUT_DENSE = [column for column in COLUMNS if not isinstance(column, DenseFeat)]
 REGISTERED = ["WDL", "DeepFM", "DCN", "AutoInt"]
 # Every kind of layer that is computed faster here, and one model without any.
 FASTER = [
@@ -41,10 +41,16 @@ def arguments(name: str, **options) -> dict:
     return {option: value for option, value in options.items() if option in taken}
 
 
+def columns_of(name: str, columns: list | None = None) -> list[list]:
+    """The columns as deepctr-torch's constructor takes them: PNN has no linear part, AFM and CCPM no dense input."""
+    columns = columns or COLUMNS
+    without_dense = [column for column in columns if not isinstance(column, DenseFeat)]
+    return ([] if name == "PNN" else [columns]) + [without_dense if name in ("AFM", "CCPM") else columns]
+
+
 def adapted(name: str, **options) -> DeepCTR:
-    """The model as we build it. AFM and CCPM take no dense column in their network."""
-    dnn_columns = WITHOUT_DENSE if name in ("AFM", "CCPM") else COLUMNS
-    return adapt(name)(COLUMNS, dnn_columns, **arguments(name, **options))
+    """The model as we build it."""
+    return adapt(name)(*columns_of(name), **arguments(name, **options))
 
 
 def pair(name: str, **options) -> tuple[DeepCTR, nn.Module]:
@@ -53,9 +59,7 @@ def pair(name: str, **options) -> tuple[DeepCTR, nn.Module]:
     ours = adapted(name, **options)
     for parameter in ours.parameters():
         nn.init.normal_(parameter, std=0.5)
-    columns = {"linear_feature_columns": COLUMNS} if name != "PNN" else {}
-    columns["dnn_feature_columns"] = WITHOUT_DENSE if name in ("AFM", "CCPM") else COLUMNS
-    own = getattr(deepctr_models, name)(**columns, task="binary", **arguments(name, **options))
+    own = getattr(deepctr_models, name)(*columns_of(name), task="binary", **arguments(name, **options))
     own.load_state_dict(ours.network.state_dict())
     return ours, own
 
@@ -182,7 +186,7 @@ def test_a_model_that_is_no_ranking_model_is_refused_with_those_that_are(name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dnn_droput": 0.3}, "DCN: expected options among .*dnn_dropout.*, got dnn_droput"),
+        ({"dnn_droput": 0.3}, "DCN: got an unexpected keyword argument 'dnn_droput'"),
         ({"gpus": [0]}, r"gpus: expected None, got \[0\]; name one GPU with device"),
         ({"task": "regression"}, "task: expected 'binary', got 'regression'"),
     ],
@@ -222,7 +226,7 @@ def test_dropout_acts_in_training_and_not_in_evaluation(name):
 @pytest.mark.parametrize("name", [name for name in RANKING_MODELS if name not in ("AFM", "CCPM", "ONN")])
 def test_ids_past_a_lists_length_change_nothing(name):
     columns = [sparse("user_id"), sparse("movie_id"), varlen("genres", length_name="num_genres")]
-    model = adapt(name)(columns, columns, **arguments(name)).eval()
+    model = adapt(name)(*columns_of(name, columns), **arguments(name)).eval()
     features = random_features(columns, num_rows=8)
     filled = features["genres"].masked_fill(features["genres"] == 0, 3)
     torch.testing.assert_close(model(features | {"genres": filled}), model(features))
@@ -244,3 +248,28 @@ def test_an_adapted_model_is_imported_by_its_name_and_pickled_by_it():
     assert pickle.loads(pickle.dumps(xDeepFM)) is xDeepFM
     with pytest.raises(ImportError, match="DIEN"):
         from model.deepctr import DIEN  # noqa: F401
+
+
+def test_positional_options_mean_what_they_mean_in_deepctr_torch():
+    network = adapt("WDL")(COLUMNS, COLUMNS, (7, 5)).network
+    assert [layer.out_features for layer in network.dnn.linears] == [7, 5]
+
+
+def test_what_deepctr_torch_refuses_is_one_line():
+    with pytest.raises(UserError, match=r"AutoInt: deepctr-torch refuses .*integer multiple of head_num"):
+        adapt("AutoInt")([sparse("user_id", embedding_dim=5)], [sparse("user_id", embedding_dim=5)])
+    with pytest.raises(UserError, match="DCN: deepctr-torch refuses"):
+        adapt("DCN")(COLUMNS, COLUMNS, init_std=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "absent"), [("AFM", "dnn_hidden_units"), ("FiBiNET", "dnn_use_bn"), ("LR", "dropout")]
+)
+def test_a_setting_that_the_network_does_not_have_is_not_taken(name, absent):
+    model = model_class("LR") if name == "LR" else adapt(name)
+    assert absent not in {*taken_fields(model), *taken_fields(model).values()}
+    assert ("init_std" in taken_fields(model)) == (name != "LR")
+
+
+def test_a_registered_model_is_the_adapted_one():
+    assert all(model_class(name) is adapt(name) for name in REGISTERED)

@@ -293,6 +293,10 @@ def test_a_step_of_fit_is_deepctr_torchs_own_step(name):
             lambda model: model.predict(X | {"user_mean_rating": np.full(NUM_ROWS, "high")}),
             "expected numbers for 'user_mean_rating', got <U4",
         ),
+        (
+            lambda model: model.predict(X | {"user_mean_rating": np.full(NUM_ROWS, np.nan)}),
+            "expected finite numbers for 'user_mean_rating'",
+        ),
         (lambda model: model.compile("adam", "hinge"), "compile: expected loss 'binary_crossentropy', got 'hinge'"),
         (lambda model: model.compile("adam", metrics=["auc", "f1"]), "compile: expected metrics among auc, .*, got f1"),
         (
@@ -333,3 +337,10 @@ def test_huge_logits_give_probabilities_without_a_warning(recwarn):
         model.bias.fill_(-5000.0)
     assert (model.predict(X) == 0).all()
     assert len(recwarn) == 0
+
+
+def test_logloss_is_clipped_as_in_deepctr_torch():
+    model = compiled("LR", metrics=["logloss"])
+    with torch.no_grad():
+        model.bias.fill_(-50.0)
+    assert model.evaluate(X, Y)["logloss"] == pytest.approx(BaseModel._log_loss(None, Y, model.predict(X)[:, 0]))

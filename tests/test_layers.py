@@ -45,14 +45,23 @@ def test_a_length_column_ends_each_list_where_it_says():
     assert embedding.feature_names == ["genres", "num_genres"]
 
 
-def test_the_padding_row_is_zero_and_gets_no_gradient():
+def test_the_padding_row_of_a_list_is_zero_and_gets_no_gradient():
+    embedding = FieldEmbedding([varlen("genres")], init_std=1.0)
+    fields, _ = embedding({"genres": torch.tensor([[0, 2, 0], [3, 0, 0]])})
+    fields.sum().backward()
+    weight = tables(embedding)[0].weight
+    assert torch.equal(weight[0], torch.zeros(4))
+    assert torch.equal(weight.grad[0], torch.zeros(4))
+    assert weight.grad[3].abs().min() > 0
+
+
+def test_id_0_of_a_single_valued_field_is_learned_like_others():
+    # deepctr-torch's users count their ids from 0; only a list needs a padding.
     embedding = FieldEmbedding([sparse("movie_id"), varlen("genres")], init_std=1.0)
     fields, _ = embedding({"movie_id": torch.tensor([0, 3]), "genres": torch.tensor([[0, 2, 0], [3, 0, 0]])})
     fields.sum().backward()
-    for table in tables(embedding):
-        assert torch.equal(table.weight[0], torch.zeros(4))
-        assert torch.equal(table.weight.grad[0], torch.zeros(4))
-        assert table.weight.grad[3].abs().min() > 0
+    assert tables(embedding)[0].weight.grad[0].abs().min() > 0
+    assert tables(embedding)[1].weight.grad[0].abs().max() == 0
 
 
 def test_fields_come_sparse_first_and_dense_inputs_apart():

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from test_inputs import PROJECT, run_watched
 
-PACKAGES = ("model", "training", "preprocessing")
+PACKAGES = ("model", "training", "preprocessing", "figure", "benchmark")
 MODULES = [f"{package}.{module.name}" for package in PACKAGES for module in pkgutil.iter_modules([PROJECT / package])]
+MODULES.append("train_movielens_IntTower")
 
 
 @pytest.fixture(scope="module")

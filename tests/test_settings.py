@@ -1,12 +1,14 @@
 """Settings from the command line: flags, presets, and mistakes that end with one readable line."""
 
 import dataclasses
+import inspect
 import sys
 from dataclasses import dataclass
 
 import pytest
 
 from model import MODELS, model_class
+from model.estimator import Estimator
 from model.IntTower import IntTower
 from model.lr import LR
 from model.settings import flag_name, levels, model_fields, option, taken_fields
@@ -189,12 +191,12 @@ def test_the_default_settings_are_in_their_ranges():
 
 
 def test_a_model_gets_only_the_options_that_it_names():
-    class Narrow:
-        def __init__(self, user_feature_columns, item_feature_columns, user_head=1, dnn_dropout=0.0, device="cpu"):
+    class Base(Estimator):
+        def __init__(self, columns, init_std=0.5):
             pass
 
-        @classmethod
-        def from_columns(cls, user_feature_columns, item_feature_columns, init_std=0.5, **options):
+    class Narrow(Base):
+        def __init__(self, user_feature_columns, item_feature_columns, user_head=1, dnn_dropout=0.0, **options):
             pass
 
     settings = parse("--user-head", "8", "--dropout", "0.2")
@@ -225,6 +227,18 @@ def test_every_model_takes_the_default_settings(model):
     else:
         assert options["dnn_dropout"] == 0.3
         assert options["dnn_hidden_units"] == (300, 300, 128)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_the_settings_defaults_are_the_models_own(name):
+    model = model_class(name)
+    functions = [model.from_columns, *(base.__init__ for base in model.__mro__)]
+    own = {}
+    for function in functions:
+        parameters = inspect.signature(function).parameters
+        own = {option_name: parameter.default for option_name, parameter in parameters.items()} | own
+    for option_name, value in parse().model_options(model).items():
+        assert value == own[option_name], option_name
 
 
 def test_every_setting_of_the_models_belongs_to_one():

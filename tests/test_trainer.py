@@ -412,7 +412,6 @@ def test_l2_embedding_is_the_weight_of_the_squared_embeddings_in_the_summed_loss
     assert len(trained) == 6
     for weight, expected in zip(trained, embeddings, strict=True):
         torch.testing.assert_close(weight, expected, rtol=0, atol=1e-4)
-        assert torch.equal(weight[0], torch.zeros(8))
 
 
 @pytest.mark.parametrize(
@@ -506,3 +505,21 @@ def test_validation_of_one_class_is_refused_before_training(data):
     with pytest.raises(UserError, match="valid split"):
         trainer.fit(data.train, rows_of(data.valid, positive), epochs=1, patience=1)
     assert trainer.progress.history == []
+
+
+def test_without_validation_all_epochs_are_run_and_the_last_weights_stay(data):
+    trainer = trainer_of(build(data))
+    progress = trainer.fit(data.train, epochs=3, patience=1)
+    assert progress.epoch == 3
+    assert [set(row) & {"valid_auc"} for row in progress.history] == [set()] * 3
+    assert trainer.best_weights == {}
+
+
+def test_after_each_epoch_its_row_is_handed_over_and_true_ends_the_training(data):
+    rows = []
+    trainer = trainer_of(build(data))
+    trainer.fit(
+        data.train, data.valid, epochs=9, patience=9, after_epoch=lambda row: rows.append(row) or len(rows) == 2
+    )
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert trainer.progress.history == rows

@@ -151,6 +151,7 @@ class Trainer:
             raise UserError(f"train split: expected at least two rows, got {len(train)}.")
         if valid is not None and len(valid.labels.unique()) < 2:
             raise UserError("valid split: expected labels 0 and 1, got one class only, which has no AUC.")
+        patience = patience if valid is not None else None
         keep_freed_memory()
         if resume:
             self.restore()
