@@ -58,8 +58,8 @@ def main() -> None:
     """Print a line per architecture."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", help="MovieLens-1M, as for the training script")
-    parser.add_argument("--steps", type=int, default=100, help="batches of 2048 rows in a measured epoch")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each side")
+    parser.add_argument("--steps", type=int, default=60, help="batches of 2048 rows in a measured epoch")
+    parser.add_argument("--repeats", type=int, default=3, help="turns of each side")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
 

@@ -43,12 +43,18 @@ _EFFORT: Columns = {
 
 
 def _changed(record: dict) -> str:
-    """The flags, but for the protocol, by which a record's run differs from the default run of its model."""
-    path = DEFAULT_RUN if record["model"] == "IntTower" else MODEL_RUNS / "strict" / f"{record['model']}.json"
-    default = json.loads(path.read_text())["settings"]
-    default["protocol"] = record["protocol"]
+    """The flags, but for the model and the protocol, by which a record's run differs from the default command's."""
+    default = json.loads(DEFAULT_RUN.read_text())["settings"]
+    if record["model"] != "IntTower":
+        own = json.loads((MODEL_RUNS / "strict" / f"{record['model']}.json").read_text())["settings"]
+        default = own | {name: value for name, value in default.items() if name in own}
+    default |= {"model": record["model"], "protocol": record["protocol"]}
     changed = {name: value for name, value in record["settings"].items() if value != default.get(name)}
     return " ".join(f"`{as_flag(name, value)}`" for name, value in changed.items())
+
+
+def _model(record: dict) -> str:
+    return f"`{record['model']}` {_changed(record)}".strip()
 
 
 def _published(record: dict) -> str:
@@ -134,13 +140,11 @@ TABLES = {
         further=(DEFAULT_RUN,),
         folder="movielens/models/strict",
     ),
-    "movielens/models/strict": ResultTable(
-        _by_auc, {"model": lambda r: r["model"], **_MODEL_MEASURES}, further=(DEFAULT_RUN,)
-    ),
+    "movielens/models/strict": ResultTable(_by_auc, {"model": _model, **_MODEL_MEASURES}, further=(DEFAULT_RUN,)),
     "movielens/models/paper": ResultTable(
         _by_auc,
         {
-            "model": lambda r: r["model"],
+            "model": _model,
             **_MEASURES,
             "published AUC / logloss": _published,
             "published rank": _published_rank,
@@ -164,7 +168,8 @@ TABLES = {
         lambda r: (list(_ABOUT).index(r["model"]), _changed(r)),
         {"model": lambda r: r["model"], "changed settings": lambda r: _changed(r) or "none", **_MODEL_MEASURES},
         further=tuple(
-            MODEL_RUNS / "strict" / f"{model}.json" for model in ("DSSM", "DAT", "WDL", "DeepFM", "DCN", "AutoInt")
+            MODEL_RUNS / "strict" / f"{model}.json"
+            for model in ("LR", "DSSM", "DAT", "WDL", "DeepFM", "DCN", "AutoInt")
         ),
     ),
     "movielens/protocols": _PROTOCOLS,

@@ -15,6 +15,7 @@ SHORTER = {
     "train_movielens_IntTower.py": ["--epochs", "1"],
     "benchmark.training_speed": ["--steps", "1"],
     "benchmark.decoupled_evaluation": ["--repeats", "1"],
+    "benchmark.deepctr_speed": ["--repeats", "1", "--steps", "1"],
 }
 
 
@@ -39,8 +40,8 @@ def test_every_python_command_runs_in_the_order_of_the_page(tmp_path, sample_fol
         assert result.returncode == 0, (command, result.stderr)
 
 
-def test_the_python_example_runs_and_prints_the_three_metrics(tmp_path, sample_folder):
-    example = next(block for block in blocks("python") if "load_movielens" in block)
+@pytest.mark.parametrize("example", [block for block in blocks("python") if "load_movielens" in block])
+def test_a_python_example_runs_and_prints_its_metrics(example, tmp_path, sample_folder):
     (tmp_path / "data").mkdir()
     with zipfile.ZipFile(tmp_path / "data" / "ml-1m.zip", "w") as archive:
         for path in sorted(sample_folder.glob("*.dat")):
@@ -48,7 +49,7 @@ def test_the_python_example_runs_and_prints_the_three_metrics(tmp_path, sample_f
     (tmp_path / "example.py").write_text(example)
     result = run("example.py", folder=tmp_path, env=environment(PYTHONPATH=str(PROJECT)))
     assert result.returncode == 0, result.stderr
-    assert re.search(r"'auc': 0\.\d+, 'logloss': \d\.\d+, 'gauc'", result.stdout)
+    assert re.search(r"'auc': 0\.\d+", result.stdout)
 
 
 def test_every_flag_on_the_page_exists():
