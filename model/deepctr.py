@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from model.estimator import Estimator
-from model.layers import Dropout
+from model.layers import Dropout, Embedding
 from preprocessing.errors import UserError
 from preprocessing.inputs import DenseFeat
 
@@ -31,7 +31,7 @@ RANKING_MODELS = (
 class DeepCTR(Estimator):
     """The network of one of deepctr-torch's ranking models, called with a dict of features.
 
-    Its layers and parameters are deepctr-torch's own, under `network`. Dropout, the cross layers and the
+    Its layers and parameters are deepctr-torch's own, under `network`. Embeddings, dropout, the cross layers and the
     attention are computed by faster equivalents (same parameters, same result).
 
     It is constructed as in deepctr-torch, `DCN(linear_feature_columns, dnn_feature_columns, ...)`, with the same
@@ -174,7 +174,7 @@ class _CrossNet(layers.CrossNet):
         return x_BN
 
 
-_FASTER = {layers.InteractingLayer: _InteractingLayer, layers.CrossNet: _CrossNet}
+_FASTER = {nn.Embedding: Embedding, layers.InteractingLayer: _InteractingLayer, layers.CrossNet: _CrossNet}
 
 
 def _use_faster_layers(network: nn.Module) -> None:

@@ -7,7 +7,7 @@ import torch
 from models import random_features, sparse, tables, varlen
 from torch import nn
 
-from model.layers import MLP, Dropout, FieldEmbedding
+from model.layers import MLP, Dropout, Embedding, FieldEmbedding
 from preprocessing.errors import UserError
 from preprocessing.inputs import DenseFeat, SparseFeat
 
@@ -231,3 +231,25 @@ def test_columns_that_share_a_table_must_agree_on_its_size():
 def test_a_negative_spread_of_the_initial_embeddings_is_refused():
     with pytest.raises(UserError, match="init_std"):
         FieldEmbedding([SparseFeat("a", 5, embedding_dim=4)], init_std=-1.0)
+
+
+@pytest.mark.parametrize("shape", [(50,), (50, 1), (5, 10)])
+def test_the_gradient_of_an_embedding_is_torchs_own(shape):
+    torch.manual_seed(0)
+    ids = torch.randint(0, 7, shape, dtype=torch.int32)
+    ours, torchs = Embedding(9, 4), nn.Embedding(9, 4)
+    torchs.load_state_dict(ours.state_dict())
+    weights = torch.randn(*shape, 4)
+    for embedding in (ours, torchs):
+        (embedding(ids) * weights).sum().backward()
+    assert torch.equal(ours(ids), torchs(ids))
+    assert torch.equal(ours.weight.grad, torchs.weight.grad)
+    assert torch.equal(ours.weight.grad[7:], torch.zeros(2, 4))
+
+
+def test_an_id_outside_an_embedding_is_an_error_in_training_and_in_evaluation():
+    embedding = Embedding(9, 4)
+    with pytest.raises(IndexError):
+        embedding(torch.tensor([9]))
+    with torch.no_grad(), pytest.raises(IndexError):
+        embedding(torch.tensor([9]))
