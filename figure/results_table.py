@@ -19,8 +19,8 @@ from preprocessing.files import write_atomically
 PROJECT = Path(__file__).resolve().parent.parent
 README = PROJECT / "README.md"
 RESULTS = PROJECT / "results"
-PROTOCOL_RUNS = RESULTS / "movielens" / "protocols"  # of IntTower
-DEFAULT_RUN = PROTOCOL_RUNS / "strict.json"
+DEFAULT_RUN = RESULTS / "movielens" / "protocols" / "strict.json"
+ONE_THREAD_RUNS = RESULTS / "movielens" / "one_thread"  # of IntTower, a record per protocol
 MODEL_RUNS = RESULTS / "movielens" / "models"  # of the other models, a folder per protocol
 
 Columns = dict[str, Callable[[dict], str]]
@@ -140,7 +140,9 @@ TABLES = {
         further=(DEFAULT_RUN,),
         folder="movielens/models/strict",
     ),
-    "movielens/models/strict": ResultTable(_by_auc, {"model": _model, **_MODEL_MEASURES}, further=(DEFAULT_RUN,)),
+    "movielens/models/strict": ResultTable(
+        _by_auc, {"model": _model, **_MODEL_MEASURES}, further=(ONE_THREAD_RUNS / "strict.json",)
+    ),
     "movielens/models/paper": ResultTable(
         _by_auc,
         {
@@ -151,7 +153,7 @@ TABLES = {
             **_EFFORT,
             **_THREADS,
         },
-        further=(PROTOCOL_RUNS / "paper.json",),
+        further=(ONE_THREAD_RUNS / "paper.json",),
     ),
     "movielens/handicaps": ResultTable(
         lambda r: (r["protocol"], r["test"]["auc"]),
