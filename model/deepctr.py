@@ -142,8 +142,7 @@ def __getattr__(name: str) -> type[DeepCTR]:
 
 
 class _InteractingLayer(layers.InteractingLayer):
-    """AutoInt's attention without copies of each head, and with the softmax over the outer dimension: torch's
-    softmax over a last dimension of a few fields is ten times slower."""
+    """AutoInt's attention with its softmax over an outer dimension: over a last one of few fields torch is slow."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         batch, fields, _ = inputs.shape

@@ -22,7 +22,8 @@ def arguments(model: str, folder: Path, epochs: int) -> tuple:
     return ("--model", model, "--output", folder, "--epochs", epochs, *QUICK, *layers)
 
 
-@pytest.mark.parametrize("model", sorted(MODELS))
+# IntTower itself is trained, killed and resumed in tests/test_train_script.py.
+@pytest.mark.parametrize("model", sorted(MODELS.keys() - {"IntTower"}))
 def test_a_model_trains_saves_loads_and_resumes(model, sample_folder, tmp_path):
     result = train("--data", sample_folder, *arguments(model, tmp_path / "whole", 2))
     assert result.returncode == 0, result.stderr
@@ -74,11 +75,11 @@ def test_another_models_run_is_not_resumed(sample_folder, tmp_path):
     assert_refused(result, "model is 'DSSM' there, 'DAT' here")
 
 
-@pytest.mark.parametrize("model", ["DSSM", "DCN"])
-def test_the_seed_decides_the_numbers(model, sample_folder, tmp_path):
+def test_the_seed_decides_the_numbers_of_deepctr_torchs_models_too(sample_folder, tmp_path):
+    # deepctr-torch's own constructors seed torch with 1024, whatever the seed of the run.
     aucs = []
     for folder, seed in (("first", 1), ("again", 1), ("other", 2)):
-        result = train("--data", sample_folder, *arguments(model, tmp_path / folder, 1), "--seed", seed)
+        result = train("--data", sample_folder, *arguments("DCN", tmp_path / folder, 1), "--seed", seed)
         assert result.returncode == 0, result.stderr
         aucs.append(json.loads((tmp_path / folder / "record.json").read_text())["test"]["auc"])
     assert aucs[0] == aucs[1]
