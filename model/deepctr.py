@@ -69,7 +69,10 @@ class DeepCTR(Estimator):
             # "regression" leaves out the sigmoid, nothing else.
             self.network = build(**(options | {"task": "regression"}))
         except (ValueError, RuntimeError, KeyError, IndexError) as error:
-            raise UserError(f"{self.architecture}: deepctr-torch refuses these columns or options: {error}.") from error
+            reason = str(error).rstrip(".!")
+            raise UserError(
+                f"{self.architecture}: deepctr-torch refuses these columns or options: {reason}."
+            ) from error
         _use_faster_layers(self.network)
 
     @classmethod

@@ -71,8 +71,8 @@ def test_a_flag_of_another_model_is_refused(sample_folder, tmp_path):
 
 def test_another_models_run_is_not_resumed(sample_folder, tmp_path):
     assert train("--data", sample_folder, *arguments("DSSM", tmp_path / "run", 1)).returncode == 0
-    result = train("--data", sample_folder, *arguments("DAT", tmp_path / "run", 2), "--resume")
-    assert_refused(result, "model is 'DSSM' there, 'DAT' here")
+    result = train("--data", sample_folder, *arguments("LR", tmp_path / "run", 2), "--resume")
+    assert_refused(result, "another run: model is 'DSSM' there, 'LR' here")
 
 
 def test_the_seed_decides_the_numbers_of_deepctr_torchs_models_too(sample_folder, tmp_path):

@@ -58,7 +58,8 @@ def load_checkpoint(path: Path, identity: dict | None = None, device: str | torc
 
 
 def _compare(path: Path, saved: dict, wanted: dict) -> None:
-    different = [key for key in sorted(saved.keys() | wanted.keys()) if saved.get(key) != wanted.get(key)]
+    keys = sorted(saved.keys() | wanted.keys(), key=lambda key: (key != "model", key))  # the model says most
+    different = [key for key in keys if saved.get(key) != wanted.get(key)]
     if different:
         pairs = [(key, _short(saved.get(key)), _short(wanted.get(key))) for key in different[:4]]
         listed = "; ".join(f"{key} is {there} there, {here} here" for key, there, here in pairs)
