@@ -34,7 +34,7 @@ def main() -> None:
     device = resolve_device(arguments.device)
     keep_freed_memory()
     data = load_movielens(locate_movielens(arguments.data))
-    test = data.test
+    train, test = data.train.to(device), data.test
     print(f"{device}, {torch.get_num_threads()} threads, {len(test):,} rows, torch {torch.__version__}")
     print(f"{'heads':10}{'forward':>10}{'decoupled':>11}{'times faster':>14}{'largest difference of logits':>30}")
     for name, (user_head, item_head, field_dim) in CONFIGURATIONS:
@@ -44,10 +44,8 @@ def main() -> None:
         )
         trainer = Trainer(model, device=device)
         model.train()
-        for rows in epoch_batches(len(data.train), 2048, [0])[:WARM_UP_STEPS]:
-            trainer.step(
-                {k: v[rows].to(device) for k, v in data.train.features.items()}, data.train.labels[rows].to(device)
-            )
+        for rows in epoch_batches(len(train), 2048, [0])[:WARM_UP_STEPS]:
+            trainer.step(train.batch(rows), train.labels[rows])
         seconds = {predict_jointly: [], predict_decoupled: []}
         logits = {}
         for _ in range(arguments.repeats):

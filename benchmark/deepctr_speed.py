@@ -32,7 +32,7 @@ NETWORK = dict(dnn_hidden_units=(300, 300, 128), dnn_dropout=0.3, dnn_use_bn=Tru
 def measure(name: str, ours: bool, path: str, num_rows: int, device: str) -> tuple[float, float]:
     """Samples/s of one epoch of `fit` and of `predict` on the first training rows, after a short warm-up."""
     data = load_movielens(path)
-    x = {feature: values[:num_rows].numpy() for feature, values in data.train.features.items()}
+    x = {feature: values.numpy()[:num_rows] for feature, values in data.train.features.items()}
     y = data.train.labels[:num_rows].numpy()
     columns = [*data.user_columns, *data.item_columns]
     seed_everything(0)

@@ -56,8 +56,7 @@ def main() -> None:
     device = resolve_device(arguments.device)
     keep_freed_memory()
     data = load_movielens(locate_movielens(arguments.data))
-    features = {name: values.to(device) for name, values in data.train.features.items()}
-    labels = data.train.labels.to(device)
+    train = data.train.to(device)
     print(f"{device}, {torch.get_num_threads()} threads, batch {arguments.batch_size}, torch {torch.__version__}")
     print(f"{'heads':16}{'samples/s':>10}{'ms/step':>9}{'GFLOP/step':>12}{'product GFLOP/s':>17}{'share of floor':>16}")
     for name, options in CONFIGURATIONS:
@@ -65,11 +64,11 @@ def main() -> None:
         model = IntTower(data.user_columns, data.item_columns, **options)
         trainer = Trainer(model, batch_size=arguments.batch_size, device=device)
         model.train()
-        batches = itertools.cycle(epoch_batches(len(labels), arguments.batch_size, [0, 0]))
+        batches = itertools.cycle(epoch_batches(len(train), arguments.batch_size, [0, 0]))
 
         def step(trainer=trainer, batches=batches) -> None:
             rows = torch.from_numpy(next(batches)).to(device)
-            trainer.step({k: v[rows] for k, v in features.items()}, labels[rows])
+            trainer.step(train.batch(rows), train.labels[rows])
 
         step()
         with FlopCounterMode(display=False) as counter:

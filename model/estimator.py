@@ -277,5 +277,4 @@ def _labels(y, num_rows: int) -> Tensor:
 
 
 def _rows(table: Table, rows: slice) -> Table:
-    features = {name: values[rows] for name, values in table.features.items()}
-    return Table(features, table.labels[rows], table.groups[rows], table.rows[rows])
+    return Table(table.batch(rows), table.labels[rows], table.groups[rows], table.rows[rows])

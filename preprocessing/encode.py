@@ -23,7 +23,10 @@ PAD, OOV, FIRST_ID = 0, 1, 2
 
 def fit_vocabulary(train_values: pd.Series | np.ndarray) -> pd.Index:
     """The distinct training values in sorted order; the value at position i has the id i + 2."""
-    return pd.Index(pd.Series(train_values).dropna().unique()).sort_values()
+    distinct = pd.Index(pd.Series(train_values).dropna().unique()).sort_values()
+    # A column of whole numbers with gaps is read as float.
+    is_whole = distinct.dtype.kind == "f" and (distinct == np.floor(distinct)).all()
+    return distinct.astype(np.int64) if is_whole else distinct
 
 
 def encode(values: pd.Series | np.ndarray, vocabulary: pd.Index) -> np.ndarray:
@@ -103,6 +106,54 @@ class VarLenField:
 
 
 @dataclass
+class NumberField:
+    """A raw column of numbers of at least 0, scaled to [0, 1]; a missing one counts as the training mean.
+
+    Prices span many orders of magnitude: with `log`, log(1 + x) is scaled in the place of x.
+    """
+
+    name: str
+    mean: float
+    scaler: MinMaxScaler
+    log: bool
+
+    @classmethod
+    def fit(cls, name: str, train_values: pd.Series, scaled_on: pd.Series, log: bool) -> NumberField:
+        """The mean of the training values; the range of `scaled_on`."""
+        known = train_values.dropna()
+        field = cls(name, float(known.mean()) if len(known) else 0.0, MinMaxScaler(0.0, 1.0), log)
+        return cls(name, field.mean, MinMaxScaler.fit(field._filled(scaled_on)), log)
+
+    def column(self, embedding_dim: int) -> DenseFeat:
+        return DenseFeat(self.name, 1)
+
+    def encode(self, frame: pd.DataFrame) -> np.ndarray:
+        """(N, 1) float32."""
+        return self.scaler.transform(self._filled(frame[self.name]))[:, None]
+
+    def _filled(self, values: pd.Series) -> np.ndarray:
+        numbers = pd.to_numeric(values, errors="coerce").fillna(self.mean).to_numpy(np.float64)
+        return np.log1p(numbers) if self.log else numbers
+
+
+@dataclass
+class MissingField:
+    """1 where a raw column has no value, else 0; named after the column, as `price_missing`."""
+
+    name: str
+    source: str
+
+    SUFFIX = "_missing"
+
+    def column(self, embedding_dim: int) -> DenseFeat:
+        return DenseFeat(self.name, 1)
+
+    def encode(self, frame: pd.DataFrame) -> np.ndarray:
+        """(N, 1) float32."""
+        return pd.to_numeric(frame[self.source], errors="coerce").isna().to_numpy(np.float32)[:, None]
+
+
+@dataclass
 class MeanField:
     """The mean label of a raw key (a user, an item), scaled to [0, 1]; an unseen key gets the prior."""
 
@@ -127,8 +178,8 @@ def look_up(values: pd.Series, keys: pd.Index, means: np.ndarray, prior: float) 
     return np.append(means, prior)[positions]
 
 
-Field = SparseField | VarLenField | MeanField
-_FIELD_KINDS = {kind.__name__: kind for kind in (SparseField, VarLenField, MeanField)}
+Field = SparseField | VarLenField | NumberField | MissingField | MeanField
+_FIELD_KINDS = {kind.__name__: kind for kind in (SparseField, VarLenField, NumberField, MissingField, MeanField)}
 
 
 @dataclass
@@ -143,7 +194,7 @@ class TowerEncoder:
     def encode(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
         """Features of raw rows, by field name. Raises UserError where a raw column is missing."""
         for field in self.fields:
-            source = getattr(field, "key", field.name)
+            source = getattr(field, "key", None) or getattr(field, "source", field.name)
             if source not in frame.columns:
                 raise UserError(f"encode: expected a column {source!r}, got {list(frame.columns)}; add it.")
         return {field.name: field.encode(frame) for field in self.fields}
@@ -181,7 +232,8 @@ def _from_json(values: dict) -> Field:
     for name in ("vocabulary", "keys"):
         if name in values:
             values[name] = pd.Index(values[name])
-    if kind is MeanField:
+    if "means" in values:
         values["means"] = np.array(values["means"], dtype=np.float64)
+    if "scaler" in values:
         values["scaler"] = MinMaxScaler(**values["scaler"])
     return kind(**values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import lzma
 import time
 import zipfile
@@ -13,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from preprocessing.download import DATA_FOLDER, DownloadError, download, find_data
-from preprocessing.encode import SparseField, TowerEncoder, VarLenField
+from preprocessing.encode import MeanField, SparseField, VarLenField
 from preprocessing.errors import UserError
-from preprocessing.protocols import PROTOCOLS, check_both_classes, drop_users_without_positive, label_means, split_rows
+from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
 from preprocessing.sample import SAMPLE_PROBABILITIES, write_movielens_sample
-from preprocessing.tables import Dataset, Table
+from preprocessing.tables import Dataset
 from preprocessing.text_tables import parse_csv, parse_separated
 
 RATINGS, USERS, MOVIES = "ratings.dat", "users.dat", "movies.dat"
@@ -41,7 +39,14 @@ RELEASED_CSV = {
     "title": "str",
     "genres": "str",
 }
-USER_FIELDS = ("user_id", "gender", "age", "occupation")
+USER_FIELDS = {
+    "user_id": SparseField,
+    "gender": SparseField,
+    "age": SparseField,
+    "occupation": SparseField,
+    "user_mean_rating": MeanField,
+}
+ITEM_FIELDS = {"movie_id": SparseField, "genres": VarLenField, "item_mean_rating": MeanField}
 
 ARCHIVE = "ml-1m.zip"
 ARCHIVE_URL = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
@@ -80,77 +85,34 @@ def load_movielens(
         strict_data: refuse ratings of unknown users or movies, where the default drops and counts them.
     Raises UserError for whatever is wrong with the files.
     """
-    if protocol not in PROTOCOLS:
-        raise UserError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
+    check_protocol(protocol)
     start = time.perf_counter()
     raw = read_movielens(path, strict_data)
     kept = np.flatnonzero(raw.ratings["rating"].to_numpy() != 3)
     ratings = raw.ratings.iloc[kept]
-    labels = (ratings["rating"].to_numpy() > 3).astype(np.int8)
-    users, movies = ratings["user_id"].to_numpy(), ratings["movie_id"].to_numpy()
-    times = ratings["timestamp"].to_numpy()
-
-    splits = split_rows(protocol, times, split_seed)
-    if protocol == "paper":
-        splits = drop_users_without_positive(users, labels, splits)
-    check_both_classes(labels, splits)
-
-    user_frame = raw.users.set_index("user_id", drop=False)
-    movie_frame = raw.movies.set_index("movie_id", drop=False)
-    user_rows, movie_rows = user_frame.index.get_indexer(users), movie_frame.index.get_indexer(movies)
-    train_users = user_frame.iloc[np.unique(user_rows[splits.train])]
-    train_movies = movie_frame.iloc[np.unique(movie_rows[splits.train])]
-    user_fields = [SparseField.fit(name, train_users[name]) for name in USER_FIELDS]
-    movie_fields = [
-        SparseField.fit("movie_id", train_movies["movie_id"]),
-        VarLenField.fit("genres", train_movies["genres"]),
-    ]
-    # Each user and movie is encoded once, then spread over its ratings.
-    features = {f.name: f.encode(user_frame)[user_rows] for f in user_fields}
-    features |= {f.name: f.encode(movie_frame)[movie_rows] for f in movie_fields}
-
-    statistics = {}
-    for name, key, keys in (("user_mean_rating", "user_id", users), ("item_mean_rating", "movie_id", movies)):
-        statistics[name], values = label_means(protocol, name, key, keys, labels, times, splits, split_seed)
-        features[name] = values[:, None]
-    user_encoder = TowerEncoder([*user_fields, statistics["user_mean_rating"]])
-    movie_encoder = TowerEncoder([*movie_fields, statistics["item_mean_rating"]])
-
-    def table(rows: np.ndarray) -> Table:
-        return Table(
-            features={name: torch.from_numpy(values[rows]) for name, values in features.items()},
-            labels=torch.from_numpy(labels[rows].astype(np.float32)),
-            groups=user_rows[rows].astype(np.int32),
-            rows=ratings.index.to_numpy()[rows],
-        )
-
-    settings = {"protocol": protocol, "split_seed": split_seed, "format": 1}
-    fingerprint = hashlib.sha256(json.dumps([raw.sha256, settings], sort_keys=True).encode()).hexdigest()
-    counts = raw.counts | {
-        "ratings_of_3_left_out": len(raw.ratings) - len(kept),
-        "train": len(splits.train),
-        "valid": len(splits.valid),
-        "test": len(splits.test),
-        "users_in_train": len(train_users),
-        "movies_in_train": len(train_movies),
-    }
-    return Dataset(
-        name="movielens" if raw.probabilities is None else "movielens-synthetic",
-        protocol=protocol,
-        labels_leak=protocol == "paper",
-        train=table(splits.train),
-        valid=table(splits.valid),
-        test=table(splits.test),
-        user_columns=user_encoder.columns(embedding_dim),
-        item_columns=movie_encoder.columns(embedding_dim),
-        user_encoder=user_encoder,
-        item_encoder=movie_encoder,
-        fingerprint=fingerprint,
-        source=str(path),
-        seconds=time.perf_counter() - start,
-        counts=counts,
-        probabilities=None if raw.probabilities is None else raw.probabilities[kept[splits.test]],
+    interactions = Interactions(
+        name="movielens",
+        users=raw.users,
+        items=raw.movies,
+        user_of_row=pd.Index(raw.users["user_id"]).get_indexer(ratings["user_id"]),
+        item_of_row=pd.Index(raw.movies["movie_id"]).get_indexer(ratings["movie_id"]),
+        labels=(ratings["rating"].to_numpy() > 3).astype(np.int8),
+        times=ratings["timestamp"].to_numpy(),
+        rows=ratings.index.to_numpy(),
+        probabilities=None if raw.probabilities is None else raw.probabilities[kept],
+        counts=raw.counts | {"ratings_of_3_left_out": len(raw.ratings) - len(kept)},
     )
+    data = encode_interactions(
+        interactions,
+        USER_FIELDS,
+        ITEM_FIELDS,
+        protocol,
+        split_seed,
+        embedding_dim,
+        data_fingerprint(raw.sha256, protocol=protocol, split_seed=split_seed),
+    )
+    data.source, data.seconds = str(path), time.perf_counter() - start
+    return data
 
 
 def read_movielens(path: str | Path, strict_data: bool = False) -> RawMovieLens:

@@ -1,6 +1,7 @@
 """The three evaluation protocols: how rows are split, and what a row may know of labels.
 
 paper     random 80/20; label means as the released code takes them, over the very rows being scored. LABELS LEAK.
+          A dataset without label means leaks nothing; its scalers are still fitted on test, as released.
 strict    random 80/20; label means from training rows only, cross-fitted for the training rows themselves.
 temporal  first 80 % / last 20 % by time; a training row's means come from strictly earlier rows only.
 
@@ -14,7 +15,7 @@ import pandas as pd
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import TargetEncoder
 
-from preprocessing.encode import MeanField, MinMaxScaler, look_up
+from preprocessing.encode import MeanField, MinMaxScaler
 from preprocessing.errors import UserError
 
 PROTOCOLS = ("strict", "paper", "temporal")
@@ -66,108 +67,126 @@ def check_both_classes(labels: np.ndarray, splits: Splits) -> None:
             raise UserError(f"{name} split: expected labels 0 and 1, got {got}; give more data.")
 
 
-def drop_users_without_positive(users: np.ndarray, labels: np.ndarray, splits: Splits) -> Splits:
-    """What the released code does by an inner join: users with no positive label in a part vanish from it."""
+def drop_users_without_positive(users: np.ndarray, labels: np.ndarray, splits: Splits, per_part: bool) -> Splits:
+    """What the released code does by an inner join: users with no positive label vanish, from the test rows too.
+
+    Args:
+        per_part: a user needs a positive label in the same part (train and valid, or test), else in any row.
+    """
+    num_users = int(users.max(initial=-1)) + 1
 
     def keep(part: np.ndarray, among: np.ndarray) -> np.ndarray:
-        positive = np.unique(users[among][labels[among] == 1])
-        return part[np.isin(users[part], positive)]
+        has_positive = np.bincount(users[among], weights=labels[among], minlength=num_users) > 0
+        return part[has_positive[users[part]]]
 
-    train_part = splits.train_and_valid
-    return Splits(keep(splits.train, train_part), keep(splits.valid, train_part), keep(splits.test, splits.test))
+    train_part, test = (splits.train_and_valid, splits.test) if per_part else (np.arange(len(users)),) * 2
+    return Splits(keep(splits.train, train_part), keep(splits.valid, train_part), keep(splits.test, test))
 
 
 def label_means(
     protocol: str,
     name: str,
-    key: str,
-    keys: np.ndarray,
+    keys: pd.Series,
+    codes: np.ndarray,
     labels: np.ndarray,
     times: np.ndarray,
     splits: Splits,
     seed: int,
+    per_part: bool = True,
 ) -> tuple[MeanField, np.ndarray]:
-    """The mean label of each row's key, as far as the protocol lets the row see it.
+    """The mean label of each row's user or item, as far as the protocol lets the row see it.
 
     Args:
-        name, key: the feature's name and the raw column of its key.
-        keys, labels, times: one entry per row of the data.
+        name: the feature's name.
+        keys: the raw ids of the users (or items), named after their column.
+        codes: which of them each row has, (N,), as places in `keys`.
+        labels, times: one entry per row.
+        per_part: of `paper`: means are taken within train and valid and within test, else over all rows.
     Returns:
         the field that gives the statistic of the training rows to any raw key, and the scaled feature of every
         row, (N,) float32; rows that are in no split hold no meaning.
     """
     if protocol == "paper":
-        table, prior, per_row = _released_means(keys, labels, splits)
+        seen, means, prior, per_row = _released_means(codes, labels, splits, per_part)
     elif protocol == "strict":
-        table, prior, per_row = _cross_fitted_means(keys, labels, splits, seed)
+        seen, means, prior, per_row = _cross_fitted_means(codes, labels, splits, seed)
     else:
-        table, prior, per_row = _earlier_means(keys, labels, times, splits)
+        seen, means, prior, per_row = _earlier_means(codes, labels, times, splits)
     # As released, under paper: the scaler is fitted again on test, and that fit is applied to train too.
     scaler = MinMaxScaler.fit(per_row[splits.test if protocol == "paper" else splits.train])
-    return MeanField(name, key, *table, prior, scaler), scaler.transform(per_row)
+    field = MeanField(name, keys.name, pd.Index(keys.iloc[seen]), means, prior, scaler)
+    return field, scaler.transform(per_row)
 
 
-# Each of the three below gives the mean of every training key, the prior for other keys, and each row's own value.
-MeanTable = tuple[pd.Index, np.ndarray]
+# Each of the three below gives the codes seen in training, their means, the prior for others, and each row's value.
+Means = tuple[np.ndarray, np.ndarray, float, np.ndarray]
 
 
-def _mean_table(keys: np.ndarray, labels: np.ndarray) -> MeanTable:
-    means = pd.Series(labels).groupby(keys).mean()
-    return means.index, means.to_numpy(np.float64)
+def _mean_table(codes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    counts = np.bincount(codes)
+    seen = np.flatnonzero(counts)
+    return seen, np.bincount(codes, weights=labels)[seen] / counts[seen]
 
 
-def _released_means(keys, labels, splits: Splits) -> tuple[MeanTable, float, np.ndarray]:
-    per_row = np.zeros(len(keys))
+def _look_up(codes: np.ndarray, seen: np.ndarray, means: np.ndarray, prior: float) -> np.ndarray:
+    by_code = np.full(max(codes.max(initial=0), seen.max(initial=0)) + 1, prior)
+    by_code[seen] = means
+    return by_code[codes]
+
+
+def _released_means(codes, labels, splits: Splits, per_part: bool) -> Means:
+    per_row = np.zeros(len(codes))
     train_part = splits.train_and_valid
     for part in (splits.test, train_part):
-        table = _mean_table(keys[part], labels[part])
-        per_row[part] = look_up(keys[part], *table, prior=np.nan)
-    return table, float(np.mean(labels[train_part])), per_row
+        table = _mean_table(*((codes[part], labels[part]) if per_part else (codes, labels)))
+        per_row[part] = _look_up(codes[part], *table, prior=np.nan)
+    return *table, float(np.mean(labels[train_part])), per_row
 
 
-def _cross_fitted_means(keys, labels, splits: Splits, seed: int) -> tuple[MeanTable, float, np.ndarray]:
-    per_row = np.zeros(len(keys))
+def _cross_fitted_means(codes, labels, splits: Splits, seed: int) -> Means:
+    per_row = np.zeros(len(codes))
     folds = KFold(n_splits=min(5, len(splits.train)), shuffle=True, random_state=seed)
     encoder = TargetEncoder(target_type="binary", cv=folds)
     # fit_transform gives a training row the means of the folds it is not in, so not its own label.
-    per_row[splits.train] = encoder.fit_transform(keys[splits.train, None], labels[splits.train])[:, 0]
-    table = pd.Index(encoder.categories_[0]), np.asarray(encoder.encodings_[0])
+    per_row[splits.train] = encoder.fit_transform(codes[splits.train, None], labels[splits.train])[:, 0]
+    table = np.asarray(encoder.categories_[0]), np.asarray(encoder.encodings_[0])
     prior = float(encoder.target_mean_)
     for part in (splits.valid, splits.test):
-        per_row[part] = look_up(keys[part], *table, prior)
-    return table, prior, per_row
+        per_row[part] = _look_up(codes[part], *table, prior)
+    return *table, prior, per_row
 
 
-def _earlier_means(keys, labels, times, splits: Splits) -> tuple[MeanTable, float, np.ndarray]:
-    per_row = np.zeros(len(keys))
+def _earlier_means(codes, labels, times, splits: Splits) -> Means:
+    per_row = np.zeros(len(codes))
     train = splits.train
     prior = _smoothed(*_sums_before(np.zeros(len(train), dtype=np.int64), labels[train], times[train]), 0.5)
-    per_row[train] = _smoothed(*_sums_before(keys[train], labels[train], times[train]), prior)
+    per_row[train] = _smoothed(*_sums_before(codes[train], labels[train], times[train]), prior)
     # Valid and test rows see the statistics as they stood at the end of the training rows.
     final_prior = float(np.mean(labels[train]))
-    grouped = pd.Series(labels[train], dtype=np.float64).groupby(keys[train]).agg(["sum", "count"])
-    means = _smoothed(grouped["sum"].to_numpy(), grouped["count"].to_numpy(), final_prior)
+    counts, sums = np.bincount(codes[train]), np.bincount(codes[train], weights=labels[train])
+    seen = np.flatnonzero(counts)
+    means = _smoothed(sums[seen], counts[seen], final_prior)
     for part in (splits.valid, splits.test):
-        per_row[part] = look_up(keys[part], grouped.index, means, final_prior)
-    return (grouped.index, means), final_prior, per_row
+        per_row[part] = _look_up(codes[part], seen, means, final_prior)
+    return seen, means, final_prior, per_row
 
 
 def _smoothed(sums: np.ndarray, counts: np.ndarray, prior: np.ndarray | float) -> np.ndarray:
     return (sums + TEMPORAL_SMOOTHING * prior) / (counts + TEMPORAL_SMOOTHING)
 
 
-def _sums_before(keys: np.ndarray, labels: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each row, the sum and the number of the labels of its key at strictly earlier times."""
-    order = np.lexsort((times, keys))
-    sorted_keys, sorted_times = keys[order], times[order]
+def _sums_before(codes: np.ndarray, labels: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each row, the sum and the number of the labels of its code at strictly earlier times."""
+    order = np.lexsort((times, codes))
+    sorted_codes, sorted_times = codes[order], times[order]
     running = np.concatenate([[0.0], np.cumsum(labels[order], dtype=np.float64)])
     position = np.arange(len(order))
-    new_key = np.append(True, sorted_keys[1:] != sorted_keys[:-1])
-    new_time = new_key | np.append(True, sorted_times[1:] != sorted_times[:-1])
-    # Rows of one key at one time do not see each other: all of them look back from the first of them.
-    first_of_key = np.maximum.accumulate(np.where(new_key, position, 0))
+    new_code = np.append(True, sorted_codes[1:] != sorted_codes[:-1])
+    new_time = new_code | np.append(True, sorted_times[1:] != sorted_times[:-1])
+    # Rows of one code at one time do not see each other: all of them look back from the first of them.
+    first_of_code = np.maximum.accumulate(np.where(new_code, position, 0))
     first_of_time = np.maximum.accumulate(np.where(new_time, position, 0))
     sums, counts = np.empty(len(order)), np.empty(len(order))
-    sums[order] = running[first_of_time] - running[first_of_key]
-    counts[order] = first_of_time - first_of_key
+    sums[order] = running[first_of_time] - running[first_of_code]
+    counts[order] = first_of_time - first_of_code
     return sums, counts

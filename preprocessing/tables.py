@@ -1,8 +1,11 @@
 """What preprocessing hands to the models: tables of tensors and the columns that describe them."""
 
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from preprocessing.encode import TowerEncoder
@@ -11,16 +14,39 @@ from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
 Column = SparseFeat | DenseFeat | VarLenSparseFeat
 
 
+@dataclass(frozen=True)
+class Lookup:
+    """A feature that is kept once per user or item, for all the rows that name it.
+
+    `values` is (U, ...), an entry per user or item; `index` is (N,) int32, the entry of each row. It is read as the
+    tensor of all rows would be: `feature[rows]`, `feature.numpy()`.
+    """
+
+    values: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows) -> Tensor:
+        return self.values[self.index[rows]]
+
+    def numpy(self) -> np.ndarray:
+        """The feature of every row, written out."""
+        return self[:].numpy()
+
+
 @dataclass
 class Table:
     """One split, a row per user-item pair.
 
-    `features` maps a column's name to its tensor: sparse (N,) int32 ids, varlen (N, maxlen) int32 ids padded
-    with 0, dense (N, dimension) float32. `labels` is (N,) float32 in {0, 1}; `groups` is (N,) int32, the raw
-    user of each row counted from 0, for metrics per user; `rows` is each row's place in the raw file, from 0.
+    `features` maps a column's name to its tensor, or to a Lookup that gives it: sparse (N,) int32 ids, varlen
+    (N, maxlen) int32 ids padded with 0, dense (N, dimension) float32. `labels` is (N,) float32 in {0, 1}; `groups` is
+    (N,) int32, the raw user of each row counted from 0, for metrics per user; `rows` is each row's place in the raw
+    file, from 0. Any of them may be a view of a file on disk, to be read and not written to.
     """
 
-    features: dict[str, Tensor]
+    features: dict[str, Tensor | Lookup]
     labels: Tensor
     groups: np.ndarray
     rows: np.ndarray
@@ -28,15 +54,35 @@ class Table:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def batch(self, rows: Tensor | np.ndarray | slice) -> dict[str, Tensor]:
+        """The features of some rows as a model takes them."""
+        return {name: feature[rows] for name, feature in self.features.items()}
+
+    def to(self, device: str | torch.device) -> Table:
+        """The same table with features and labels on a device; what is there already, or shared, is not copied."""
+        moved: dict[int, Tensor] = {}
+
+        def move(tensor: Tensor) -> Tensor:
+            if id(tensor) not in moved:
+                moved[id(tensor)] = tensor.to(device)
+            return moved[id(tensor)]
+
+        features = {
+            name: Lookup(move(f.values), move(f.index)) if isinstance(f, Lookup) else move(f)
+            for name, f in self.features.items()
+        }
+        return replace(self, features=features, labels=move(self.labels))
+
 
 @dataclass
 class Dataset:
     """The three splits of one dataset under one protocol, and all that is needed to read them.
 
-    `labels_leak` says that features were computed from the labels of the very rows they describe. `fingerprint` is a
-    sha256 over the raw files and the settings that shaped the splits. `counts` says what was read, dropped and kept,
-    for the record. `probabilities` are the generator's own for the test rows where the data is synthetic, (N,), else
-    None: no model can rank better than they do. `seconds` is the time it took to read, split and encode.
+    `labels_leak` says that labels of the very rows that are scored shaped the features or the choice of rows.
+    `fingerprint` is a sha256 over the raw files and the settings that shaped the splits. `counts` says what was read,
+    dropped and kept, for the record. `probabilities` are the generator's own for the test rows where the data is
+    synthetic, (N,), else None: no model can rank better than they do. `source` is where the raw files lie, `seconds`
+    the time it took from there to here.
     """
 
     name: str
@@ -45,15 +91,24 @@ class Dataset:
     train: Table
     valid: Table
     test: Table
-    user_columns: list[Column]
-    item_columns: list[Column]
     user_encoder: TowerEncoder
     item_encoder: TowerEncoder
     fingerprint: str
-    source: str
-    seconds: float
     counts: dict[str, int] = field(default_factory=dict)
     probabilities: np.ndarray | None = None
+    embedding_dim: int = 32
+    source: str = ""
+    seconds: float = 0.0
+
+    @property
+    def user_columns(self) -> list[Column]:
+        """The columns of the user tower, with `embedding_dim`."""
+        return self.user_encoder.columns(self.embedding_dim)
+
+    @property
+    def item_columns(self) -> list[Column]:
+        """The columns of the item tower, with `embedding_dim`."""
+        return self.item_encoder.columns(self.embedding_dim)
 
     @property
     def synthetic(self) -> bool:

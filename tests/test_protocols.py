@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.model_selection import KFold
@@ -22,7 +23,9 @@ def splits_of(train, valid, test) -> Splits:
 def means(protocol, keys, labels, splits, times=None, seed=0):
     """The field, and the mean of every row before scaling."""
     times = np.zeros(len(keys)) if times is None else np.array(times)
-    field, scaled = label_means(protocol, "m", "user_id", np.array(keys), np.array(labels), times, splits, seed)
+    codes, distinct = pd.factorize(np.array(keys), sort=True)
+    raw_keys = pd.Series(distinct, name="user_id")
+    field, scaled = label_means(protocol, "m", raw_keys, codes, np.array(labels), times, splits, seed)
     scaler = field.scaler
     return field, scaled * (scaler.maximum - scaler.minimum) + scaler.minimum
 
@@ -110,11 +113,30 @@ def test_users_without_a_positive_vanish_from_each_part_under_paper():
     # row   0    1    2    3    4      5    6    7    8
     users = np.array([1, 1, 2, 2, 3, 1, 2, 3, 3])
     labels = np.array([1, 0, 0, 0, 1, 0, 1, 0, 1])
-    splits = drop_users_without_positive(users, labels, splits_of([0, 2, 4], [1, 3], [5, 6, 7, 8]))
+    splits = drop_users_without_positive(users, labels, splits_of([0, 2, 4], [1, 3], [5, 6, 7, 8]), per_part=True)
     # User 2 has no positive in the training part, which is train and valid together; user 1 has none in test.
     assert splits.train.tolist() == [0, 4]
     assert splits.valid.tolist() == [1]
     assert splits.test.tolist() == [6, 7, 8]
+
+
+def test_users_without_any_positive_vanish_where_paper_looks_at_all_rows_at_once():
+    users = np.array([1, 1, 2, 2, 3, 1, 2, 3, 4])
+    labels = np.array([1, 0, 0, 0, 1, 0, 1, 0, 0])
+    splits = drop_users_without_positive(users, labels, splits_of([0, 2, 4], [1, 3], [5, 6, 7, 8]), per_part=False)
+    assert splits.train.tolist() == [0, 2, 4]
+    assert splits.valid.tolist() == [1, 3]
+    assert splits.test.tolist() == [5, 6, 7]  # user 4 is gone
+
+
+def test_paper_takes_the_means_over_all_rows_where_it_looks_at_them_at_once():
+    user_ids = pd.Series([5, 6], name="user_id")
+    codes, labels = np.array([0, 0, 1, 0, 1, 1]), np.array([1, 0, 1, 1, 0, 1])
+    splits = splits_of([0, 1, 2], [3], [4, 5])
+    field, scaled = label_means("paper", "m", user_ids, codes, labels, np.zeros(6), splits, 0, per_part=False)
+    # Both users have 2 positives in 3 rows, whichever part these are in.
+    assert field.means.tolist() == [2 / 3, 2 / 3]
+    assert scaled.tolist() == [0] * 6  # a constant feature
 
 
 def test_paper_takes_the_means_of_each_part_over_the_very_rows_being_scored():
@@ -166,7 +188,7 @@ def test_labels_of_valid_and_test_change_no_feature_of_any_row(protocol, relabel
         ours, theirs = getattr(data, split), getattr(other, split)
         assert ours.rows.tolist() == theirs.rows.tolist()
         for feature, values in ours.features.items():
-            assert torch.equal(values, theirs.features[feature]), f"{split} {feature}"
+            assert torch.equal(values[:], theirs.features[feature][:]), f"{split} {feature}"
 
 
 def test_labels_of_valid_and_test_change_features_under_paper(relabelled):
@@ -274,7 +296,8 @@ def test_the_scaler_is_fitted_on_the_split_that_the_protocol_says(protocol, fitt
     generator = np.random.default_rng(0)
     keys, labels = generator.integers(0, 5, 300), generator.integers(0, 2, 300)
     splits = split_rows(protocol, np.arange(300), seed=0)
-    _, scaled = label_means(protocol, "m", "user_id", keys, labels, np.arange(300), splits, seed=0)
+    user_ids = pd.Series(np.arange(5), name="user_id")
+    _, scaled = label_means(protocol, "m", user_ids, keys, labels, np.arange(300), splits, seed=0)
     for name, rows in vars(splits).items():
         spans_0_to_1 = scaled[rows].min() == 0 and scaled[rows].max() == 1
         assert spans_0_to_1 == (name == fitted_on), name
@@ -285,8 +308,8 @@ def test_a_later_mean_beyond_the_range_of_training_is_scaled_beyond_1():
     field, scaled = label_means(
         "temporal",
         "m",
-        "user_id",
-        np.full(5, 7),
+        pd.Series([7], name="user_id"),
+        np.zeros(5, dtype=int),
         np.array([1, 1, 1, 0, 1]),
         np.arange(5),
         splits_of([0, 1, 2], [3], [4]),

@@ -120,8 +120,7 @@ def assert_same_run(trainer: Trainer, other: Trainer) -> None:
 
 
 def rows_of(table: Table, rows: list[int]) -> Table:
-    features = {name: values[rows] for name, values in table.features.items()}
-    return Table(features, table.labels[rows], table.groups[rows], table.rows[rows])
+    return Table(table.batch(rows), table.labels[rows], table.groups[rows], table.rows[rows])
 
 
 def with_nan(table: Table, row: int) -> Table:
@@ -187,7 +186,7 @@ def test_the_history_counts_epochs_and_gives_means_per_sample(data):
 def test_the_history_tells_the_auxiliary_loss_apart_from_the_cross_entropy(data):
     trainer = trainer_of(build(data, dnn_dropout=0.0), batch_size=len(data.train))
     progress = trainer.fit(data.train, data.valid, epochs=1, patience=5)
-    logits, auxiliary = build(data, dnn_dropout=0.0)(data.train.features, data.train.labels)
+    logits, auxiliary = build(data, dnn_dropout=0.0)(data.train.batch(slice(None)), data.train.labels)
     cross_entropy = functional.binary_cross_entropy_with_logits(logits, data.train.labels)
     assert progress.history[0]["train_loss"] == pytest.approx(cross_entropy.item(), rel=1e-4)
     assert progress.history[0]["train_auxiliary_loss"] == pytest.approx(auxiliary["cir"].item(), rel=1e-4)
@@ -336,7 +335,7 @@ def test_towers_encoded_apart_predict_what_forward_gives(data, heads, levels):
     trainer.fit(data.train, data.valid, epochs=2, patience=5)
     predicted = trainer.predict(data.test)
     with torch.no_grad():
-        forward = trainer.model.eval()(data.test.features).numpy()
+        forward = trainer.model.eval()(data.test.batch(slice(None))).numpy()
     assert is_two_tower(trainer.model)
     assert predicted.shape == (len(data.test),)
     assert predicted.dtype == np.float32
@@ -362,7 +361,7 @@ def test_a_model_without_towers_is_trained_and_predicts_by_its_forward(data):
     assert not is_two_tower(trainer.model)
     many = rows_of(data.test, list(range(len(data.test))) * 40)
     with torch.no_grad():
-        forward = trainer.model(many.features).numpy()
+        forward = trainer.model(many.batch(slice(None))).numpy()
     np.testing.assert_allclose(trainer.predict(many), forward, rtol=0, atol=1e-6)
     assert auc(many.labels.numpy(), forward) > 0.6
 
@@ -400,7 +399,7 @@ def test_l2_embedding_is_the_weight_of_the_squared_embeddings_in_the_summed_loss
     embeddings = [table.weight for table in tables(model)]
     adam = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(progress.best_epoch):
-        logits, auxiliary = model(data.train.features, data.train.labels)
+        logits, auxiliary = model(data.train.batch(slice(None)), data.train.labels)
         loss = functional.binary_cross_entropy_with_logits(logits, data.train.labels, reduction="sum")
         loss = (
             loss + auxiliary["cir"] * len(logits) + l2_embedding * sum(weight.square().sum() for weight in embeddings)

@@ -1,13 +1,11 @@
 """Scoring a table with a trained model; a two-tower model is scored as it is served."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from preprocessing.tables import Table
+from preprocessing.tables import Lookup, Table
 
 EVALUATION_BATCH = 16384  # rows that are encoded, or scored by `forward`, at once
 PAIR_CHUNK = 4096  # pairs of cached vectors that are scored at once; more fall out of the processor's cache
@@ -26,27 +24,44 @@ def predict(model: nn.Module, table: Table, device: str | torch.device = "cpu") 
 
 @torch.inference_mode()
 def predict_decoupled(model: nn.Module, table: Table, device: str | torch.device = "cpu") -> np.ndarray:
-    """Logits (N,) by `encode_user` and `encode_item` of what is distinct, then `score` of the pairs."""
+    """Logits (N,) by `encode_user` and `encode_item` of what is distinct, then `score` of the pairs.
+
+    All items' vectors are held at once, as a server holds them; users come and go in batches.
+    """
     model.eval()
-    users, user_of_row = _encode_distinct(model.encode_user, model.user_feature_names, table, device)
-    items, item_of_row = _encode_distinct(model.encode_item, model.item_feature_names, table, device)
+    first_of_item, item_of_row = distinct_rows(_of_tower(model.item_feature_names, table))
+    encoded = [
+        model.encode_item(_features(model.item_feature_names, table, rows, device)) for rows in _batches(first_of_item)
+    ]
+    items = [torch.cat(level) for level in zip(*encoded, strict=True)]
+    first_of_user, user_of_row = distinct_rows(_of_tower(model.user_feature_names, table))
+    # Rows user by user: a batch of users is encoded, and all of their rows are scored.
+    order = torch.from_numpy(user_of_row.argsort(kind="stable"))
+    rows_per_user = torch.from_numpy(np.bincount(user_of_row))
+    rows_before = rows_per_user.cumsum(0) - rows_per_user
     logits = torch.empty(len(table), device=device)
+    num_users = 0
+    for batch in _batches(first_of_user):
+        users = model.encode_user(_features(model.user_feature_names, table, batch, device))
+        counts = rows_per_user[num_users : num_users + len(batch)]
+        rows = order[rows_before[num_users] :][: counts.sum()].to(device)
+        item = torch.from_numpy(item_of_row)[rows.cpu()].to(device)
+        logits[rows] = _score_user_by_user(model, users, items, item, counts)
+        num_users += len(batch)
+    return logits.cpu().numpy()
+
+
+def _score_user_by_user(model: nn.Module, users: list[Tensor], items: list[Tensor], item: Tensor, counts: Tensor):
+    """Scores of pairs that are sorted by user: the items of all pairs, and how many of them each user has."""
     # Gathering wide user vectors for every pair costs more than scoring them: there each user is laid beside its
     # items instead. A GPU gathers faster than it takes up thousands of small pieces of work.
-    if torch.device(device).type == "cpu" and sum(level.shape[1] for level in users) >= WIDE_USER:
-        order = user_of_row.argsort(stable=True)
-        items_by_user = item_of_row[order].split(user_of_row.bincount().tolist())
-        scores = [
-            model.score([v[user : user + 1] for v in users], [v[item] for v in items])
-            for user, item in enumerate(items_by_user)
-        ]
-        logits[order] = torch.cat(scores)
+    if item.device.type == "cpu" and sum(level.shape[1] for level in users) >= WIDE_USER:
+        pieces = [([v[user : user + 1] for v in users], its) for user, its in enumerate(item.split(counts.tolist()))]
     else:
-        for i in range(0, len(table), PAIR_CHUNK):
-            pairs = slice(i, i + PAIR_CHUNK)
-            user, item = user_of_row[pairs], item_of_row[pairs]
-            logits[pairs] = model.score([v[user] for v in users], [v[item] for v in items])
-    return logits.cpu().numpy()
+        user = torch.arange(len(counts)).repeat_interleave(counts).to(item.device)
+        pairs = zip(user.split(PAIR_CHUNK), item.split(PAIR_CHUNK), strict=True)
+        pieces = (([v[of_user] for v in users], its) for of_user, its in pairs)
+    return torch.cat([model.score(user, [v[its] for v in items]) for user, its in pieces])
 
 
 @torch.inference_mode()
@@ -56,7 +71,7 @@ def predict_jointly(model: nn.Module, table: Table, device: str | torch.device =
     logits = torch.empty(len(table), device=device)
     for i in range(0, len(table), EVALUATION_BATCH):
         rows = slice(i, i + EVALUATION_BATCH)
-        logits[rows] = model({name: values[rows].to(device) for name, values in table.features.items()})
+        logits[rows] = model({name: values.to(device) for name, values in table.batch(rows).items()})
     return logits.cpu().numpy()
 
 
@@ -65,23 +80,26 @@ def is_two_tower(model: nn.Module) -> bool:
     return all(hasattr(model, name) for name in ("encode_user", "encode_item", "score"))
 
 
-def _encode_distinct(
-    encode: Callable, columns: list[str], table: Table, device: str | torch.device
-) -> tuple[list[Tensor], Tensor]:
-    """Vectors of each distinct user or item of the table, and which of them each row has."""
-    features = {name: table.features[name] for name in columns}
-    first, inverse = distinct_rows(features)
-    parts = [
-        encode({name: values[rows].to(device) for name, values in features.items()})
-        for rows in np.split(first, range(EVALUATION_BATCH, len(first), EVALUATION_BATCH))
-    ]
-    return [torch.cat(level) for level in zip(*parts, strict=True)], torch.from_numpy(inverse).to(device)
+def _of_tower(names: list[str], table: Table) -> dict[str, Tensor | Lookup]:
+    return {name: table.features[name] for name in names}
 
 
-def distinct_rows(features: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Where each distinct combination of features stands first, and which of them each row is."""
+def _features(names: list[str], table: Table, rows: np.ndarray, device: str | torch.device) -> dict[str, Tensor]:
+    return {name: table.features[name][rows].to(device) for name in names}
+
+
+def _batches(first: np.ndarray) -> list[np.ndarray]:
+    return np.split(first, range(EVALUATION_BATCH, len(first), EVALUATION_BATCH))
+
+
+def distinct_rows(features: dict[str, Tensor | Lookup]) -> tuple[np.ndarray, np.ndarray]:
+    """Where each distinct combination of features stands first, and which of them each row is.
+
+    Of features that are kept per user or item, the entry counts: two users who are alike are told apart.
+    """
     key, num_keys = np.zeros(len(next(iter(features.values()))), dtype=np.int64), 1
-    for values in features.values():
+    parts = [feature.index if isinstance(feature, Lookup) else feature for feature in features.values()]
+    for values in {id(part): part for part in parts}.values():
         for column in values.reshape(len(key), -1).T:
             codes, distinct = pd.factorize(column.numpy(), use_na_sentinel=False)
             if num_keys * len(distinct) > 2**62:  # the next key would not fit: number those that occur

@@ -174,7 +174,7 @@ def _dense_feature_auc(data: Dataset) -> dict[str, float]:
     """AUC of each dense feature taken as the score itself: what a feature that has seen the labels gives away."""
     dense = [column.name for column in [*data.user_columns, *data.item_columns] if isinstance(column, DenseFeat)]
     labels = data.test.labels.numpy()
-    return {name: auc(labels, data.test.features[name][:, 0].numpy()) for name in dense}
+    return {name: auc(labels, data.test.features[name].numpy()[:, 0]) for name in dense}
 
 
 def _git_state() -> dict | None:

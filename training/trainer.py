@@ -157,11 +157,10 @@ class Trainer:
             self.restore()
         progress = self.progress
         progress.finished = self._is_finished(epochs, patience)
-        features = {name: values.to(self.device) for name, values in train.features.items()}
-        labels = train.labels.to(self.device)
+        train = train.to(self.device)
         with _catch_signals() as stop_requested:
             while not progress.finished:
-                self._train_epoch(features, labels, stop_requested)
+                self._train_epoch(train, stop_requested)
                 self._end_epoch({} if valid is None else self._validate(valid), epochs, patience)
                 if after_epoch is not None:
                     progress.finished = after_epoch(progress.history[-1]) or progress.finished
@@ -183,13 +182,13 @@ class Trainer:
             )
         return evaluate(valid.labels.numpy(), logits)
 
-    def _train_epoch(self, features: dict[str, Tensor], labels: Tensor, stop_requested: threading.Event) -> None:
+    def _train_epoch(self, train: Table, stop_requested: threading.Event) -> None:
         progress = self.progress
-        batches = epoch_batches(len(labels), self.batch_size, [self.seed, progress.epoch], self.shuffle)
+        batches = epoch_batches(len(train), self.batch_size, [self.seed, progress.epoch], self.shuffle)
         self.model.train()
         last_saved = start = time.perf_counter()
         bar = tqdm(
-            total=len(labels),
+            total=len(train),
             initial=progress.num_samples,
             desc=f"epoch {progress.epoch + 1}",
             unit="sample",
@@ -200,7 +199,7 @@ class Trainer:
         with bar:
             for batch in batches[progress.batch :]:
                 rows = torch.from_numpy(batch).to(self.device)
-                loss, auxiliary = self.step({k: v[rows] for k, v in features.items()}, labels[rows])
+                loss, auxiliary = self.step(train.batch(rows), train.labels[rows])
                 if not np.isfinite(loss + auxiliary):
                     raise NonFiniteLoss(
                         f"epoch {progress.epoch + 1}, batch {progress.batch + 1} of {len(batches)}: the loss is "

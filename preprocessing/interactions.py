@@ -1,0 +1,158 @@
+"""Rows that name a user and an item, cleaned by a dataset's own module, into three encoded splits.
+
+What is known of a user or an item is encoded once and looked up by the rows that name it: the encoded table of 26
+million rows holds two numbers a row beside what belongs to the row itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+
+from preprocessing.encode import MeanField, MissingField, NumberField, TowerEncoder
+from preprocessing.errors import UserError
+from preprocessing.protocols import (
+    PROTOCOLS,
+    check_both_classes,
+    drop_users_without_positive,
+    label_means,
+    split_rows,
+)
+from preprocessing.tables import Dataset, Lookup, Table
+
+# A tower's fields in the order of its columns: each name with its kind. The first is the id.
+Fields = dict[str, type]
+
+
+@dataclass
+class Interactions:
+    """Raw rows and the tables they point into.
+
+    Columns that belong to a row itself, such as the place where an ad was shown, stand in `context`.
+    """
+
+    name: str  # of the dataset
+    users: pd.DataFrame  # a row per user
+    items: pd.DataFrame  # a row per item
+    user_of_row: np.ndarray  # (N,) places in `users`
+    item_of_row: np.ndarray  # (N,) places in `items`
+    labels: np.ndarray  # (N,) int8 in {0, 1}
+    times: np.ndarray  # (N,) seconds
+    rows: np.ndarray  # (N,) places in the raw file, from 0
+    context: dict[str, pd.Series] = field(default_factory=dict)  # each (N,)
+    probabilities: np.ndarray | None = None  # (N,) of label 1; synthetic data only
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def check_protocol(protocol: str) -> None:
+    """Raise UserError for a protocol that does not exist."""
+    if protocol not in PROTOCOLS:
+        raise UserError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
+
+
+def data_fingerprint(raw_sha256: str, **settings) -> str:
+    """sha256 over the raw files and the settings that shape the splits, in hex."""
+    return hashlib.sha256(json.dumps([raw_sha256, {**settings, "format": 1}], sort_keys=True).encode()).hexdigest()
+
+
+def encode_interactions(
+    raw: Interactions,
+    user_fields: Fields,
+    item_fields: Fields,
+    protocol: str,
+    split_seed: int,
+    embedding_dim: int,
+    fingerprint: str,
+    released_per_part: bool = True,
+) -> Dataset:
+    """Split the rows by the protocol, fit what is learned from data on the training rows, encode all rows.
+
+    A vocabulary, a scaler or a missing number's stand-in is fitted on the users and items that training rows name.
+
+    Args:
+        released_per_part: of `paper`: label means and the users without a positive label are found within train
+            and test, as the released code does for MovieLens; else over all rows, as it does for Amazon.
+    Raises UserError where a split would be empty or hold one class only.
+    """
+    check_protocol(protocol)
+    labels_leak = protocol == "paper" and MeanField in (*user_fields.values(), *item_fields.values())
+    splits = split_rows(protocol, raw.times, split_seed)
+    if labels_leak:
+        splits = drop_users_without_positive(raw.user_of_row, raw.labels, splits, released_per_part)
+    check_both_classes(raw.labels, splits)
+
+    encoders, features, counts = {}, {}, {}
+    towers = {
+        "user": (raw.users, raw.user_of_row, user_fields),
+        "item": (raw.items, raw.item_of_row, item_fields),
+    }
+    for tower, (frame, of_row, fields) in towers.items():
+        in_train, in_test = (frame[_occurring(of_row[rows], len(frame))] for rows in (splits.train, splits.test))
+        counts[f"{tower}s_in_train"] = len(in_train)
+        fitted = []
+        for name, kind in fields.items():
+            if kind is MeanField:
+                key = frame[next(iter(fields))]
+                one, values = label_means(
+                    protocol, name, key, of_row, raw.labels, raw.times, splits, split_seed, released_per_part
+                )
+                features[name] = values[:, None], None
+            elif kind is NumberField:
+                # As released, under paper: the scaler is fitted on test, and prices are taken as they are.
+                scaled_on = in_test if protocol == "paper" else in_train
+                one = NumberField.fit(name, in_train[name], scaled_on[name], log=protocol != "paper")
+                features[name] = one.encode(frame), tower
+            elif kind is MissingField:
+                one = MissingField(name, name.removesuffix(MissingField.SUFFIX))
+                features[name] = one.encode(frame), tower
+            elif name in raw.context:
+                one = kind.fit(name, raw.context[name].iloc[splits.train])
+                features[name] = one.encode(raw.context), None
+            else:
+                one = kind.fit(name, in_train[name])
+                features[name] = one.encode(frame), tower
+            fitted.append(one)
+        encoders[tower] = TowerEncoder(fitted)
+
+    shared = {name: torch.from_numpy(values) for name, (values, tower) in features.items() if tower}
+
+    def table(rows: np.ndarray) -> Table:
+        index = {
+            tower: torch.from_numpy(of_row[rows].astype(np.int32, copy=False))
+            for tower, (_, of_row, _) in towers.items()
+        }
+        return Table(
+            features={
+                name: Lookup(shared[name], index[tower]) if tower else torch.from_numpy(values[rows])
+                for name, (values, tower) in features.items()
+            },
+            labels=torch.from_numpy(raw.labels[rows].astype(np.float32)),
+            groups=index["user"].numpy(),
+            rows=raw.rows[rows],
+        )
+
+    tables = {name: table(rows) for name, rows in vars(splits).items()}
+    return Dataset(
+        name=raw.name if raw.probabilities is None else f"{raw.name}-synthetic",
+        protocol=protocol,
+        labels_leak=labels_leak,
+        **tables,
+        user_encoder=encoders["user"],
+        item_encoder=encoders["item"],
+        fingerprint=fingerprint,
+        counts=raw.counts | {name: len(rows) for name, rows in vars(splits).items()} | counts,
+        probabilities=None if raw.probabilities is None else raw.probabilities[splits.test],
+        embedding_dim=embedding_dim,
+    )
+
+
+def _occurring(places: np.ndarray, size: int) -> np.ndarray:
+    """(size,) True at each place that occurs."""
+    occurs = np.zeros(size, dtype=bool)
+    occurs[places] = True
+    return occurs
