@@ -7,7 +7,6 @@ To train another model, edit the import of Model below or name it with --model.
 """
 
 import sys
-import time
 from dataclasses import dataclass
 
 from figure.learning_curve import draw_learning_curve
@@ -15,20 +14,10 @@ from model import MODELS, model_class
 from model.IntTower import IntTower as Model
 from model.settings import option
 from preprocessing.movielens import load_movielens, locate_movielens
-from training.metrics import evaluate
-from training.report import (
-    LEARNING_CURVE,
-    SYNTHETIC_BANNER,
-    begin_run,
-    finished_record,
-    make_record,
-    open_run_folder,
-    print_report,
-    run_identity,
-    write_record,
-)
+from training.report import LEARNING_CURVE, print_report
+from training.run import train_and_record
 from training.settings import TrainingSettings, command_line
-from training.trainer import Trainer, resolve_device, seed_everything
+from training.trainer import seed_everything
 
 
 @dataclass
@@ -47,44 +36,16 @@ PRESETS = {
 
 
 def main(settings: Settings) -> None:
-    """Read the data, train until validation AUC stops rising, evaluate on test, report."""
-    device = resolve_device(settings.device)
+    """Read the data, build the model, train until validation AUC stops rising, evaluate on test, report."""
     model_type = Model if settings.model == Model.__name__ else model_class(settings.model)
     options = settings.model_options(model_type)
     path = locate_movielens(settings.data)
     data = load_movielens(path, settings.protocol, settings.embedding_dim, settings.split_seed, settings.strict_data)
-    if data.synthetic:
-        print(SYNTHETIC_BANNER)
-    folder = open_run_folder(settings, data.name, settings.model)
-    if settings.resume and (record := finished_record(folder, settings, data, model_type)):
-        print_report(record, folder)
-        return
 
     seed_everything(settings.seed)
     model = model_type.from_columns(data.user_columns, data.item_columns, **options)
-    trainer = Trainer(
-        model,
-        learning_rate=settings.lr,
-        batch_size=settings.batch_size,
-        l2_embedding=settings.l2_embedding,
-        device=device,
-        seed=settings.seed,
-        run_dir=folder,
-        identity=run_identity(settings, data, model),
-        checkpoint_seconds=settings.checkpoint_seconds,
-    )
-    if settings.resume:
-        trainer.restore()  # refuses another run's checkpoint before anything of that run is written over
-    begin_run(folder, data, settings.overwrite)
-    trainer.fit(data.train, data.valid, settings.epochs, settings.patience)
-
-    start = time.perf_counter()
-    test = evaluate(data.test.labels.numpy(), trainer.predict(data.test), data.test.groups)
-    seconds = time.perf_counter() - start
-    valid = evaluate(data.valid.labels.numpy(), trainer.predict(data.valid), data.valid.groups)
-    record = make_record(settings, data, trainer, test, valid, seconds)
+    record, folder = train_and_record(settings, data, model)
     draw_learning_curve(record, folder / LEARNING_CURVE)
-    write_record(folder, record)
     print_report(record, folder)
 
 

@@ -15,6 +15,11 @@ def option(default, help: str, **flag):
     return dataclasses.field(default=default, metadata={"help": help, **flag})
 
 
+def changed(settings: type, field: str, default):
+    """A field of a settings class with another default, for a subclass of it."""
+    return dataclasses.field(default=default, metadata=settings.__dataclass_fields__[field].metadata)
+
+
 def flag_name(field: str) -> str:
     """`batch_size` as `--batch-size`."""
     return "--" + field.replace("_", "-")
@@ -75,9 +80,10 @@ class ModelSettings:
         Raises UserError where a setting that it does not take was changed: it would have no effect.
         """
         taken = taken_fields(model)
-        for name, field in model_fields().items():
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}  # a script may have its own
+        for name in model_fields():
             value = getattr(self, name)
-            if name not in taken and _plain(value) != _plain(field.default):
+            if name not in taken and _plain(value) != _plain(defaults[name]):
                 raise UserError(
                     f"{as_flag(name, value)}: expected a setting of {model.__name__}, got one that it does not have; "
                     "leave it out (a --preset may have set it), or choose a model that has it with --model."

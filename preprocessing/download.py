@@ -23,13 +23,15 @@ class DownloadError(UserError):
     """The file could not be fetched; nothing was left behind."""
 
 
-def find_data(named: str | None, find: Callable[[Path], Path | None], what: str) -> Path | None:
+def find_data(
+    named: str | None, find: Callable[[Path], Path | None], what: str, advice: str = "Check the names."
+) -> Path | None:
     """The first place that holds a dataset: `named`, else $INTTOWER_DATA, else data/; None if data/ has none.
 
     Args:
         named: the value of --data, a file or a folder.
         find: gives the dataset's own path inside a folder, or None.
-        what: what is looked for, for the message.
+        what, advice: what is looked for and what to do where it is not there, for the message.
     Raises UserError where a path that a person named (--data, $INTTOWER_DATA) does not hold it.
     """
     for origin, value in (("--data", named), (f"${ENVIRONMENT_VARIABLE}", os.environ.get(ENVIRONMENT_VARIABLE))):
@@ -40,47 +42,47 @@ def find_data(named: str | None, find: Callable[[Path], Path | None], what: str)
             raise UserError(f"{origin} {value}: expected {what}, got no such file or folder; check the path.")
         found = path if path.is_file() else find(path)
         if found is None:
-            raise UserError(f"{origin} {value}: expected {what} inside, got none of them; check the names.")
+            raise UserError(f"{origin} {value}: expected {what} inside, got none of them. {advice}")
         return found
     return find(DATA_FOLDER)
 
 
-def download(url: str, path: Path, sha256: str, size: int, timeout: float = 10.0) -> Path:
+def download(url: str, path: Path, sha256: str | None = None, size: int | None = None, timeout: float = 10.0) -> Path:
     """Fetch a file with a progress bar; it appears at path only when whole and with the right checksum.
 
     Args:
-        sha256, size: what the file must be, in hex and in bytes.
+        sha256, size: what the file must be, in hex and in bytes; without a size, what the server says it is.
         timeout: seconds to wait for a connection, and for each piece after it.
     Raises DownloadError where the address cannot be reached or breaks off, UserError for a wrong checksum.
     """
     digest = hashlib.sha256()
-    received = 0
 
     def fetch(file) -> None:
-        nonlocal received
         for chunk in _chunks(url, path.name, size, timeout):
-            received += len(chunk)
-            if received > size:
-                raise UserError(f"{url}: expected {size} bytes, got more; the file was not kept.")
             digest.update(chunk)
             file.write(chunk)
-        if received < size:
-            raise DownloadError(f"{url}: expected {size} bytes, got {received} and then nothing more; try again.")
-        if digest.hexdigest() != sha256:
+        if sha256 is not None and digest.hexdigest() != sha256:
             raise UserError(f"{url}: expected sha256 {sha256}, got {digest.hexdigest()}; the file was not kept.")
 
     write_atomically(path, fetch)
     return path
 
 
-def _chunks(url: str, name: str, size: int, timeout: float) -> Iterator[bytes]:
-    # A broken connection and a full disk are both OSError; only the former may become a DownloadError.
+def _chunks(url: str, name: str, size: int | None, timeout: float) -> Iterator[bytes]:
+    received = 0
     bar = tqdm(total=size, unit="B", unit_scale=True, desc=name, leave=False, disable=None)
+    # A broken connection and a full disk are both OSError; only the former may become a DownloadError.
     try:
         with bar, urllib.request.urlopen(url, timeout=timeout) as response:
+            expected = bar.total = response.length if size is None else size
             while chunk := response.read(CHUNK):
+                received += len(chunk)
+                if expected is not None and received > expected:
+                    raise UserError(f"{url}: expected {expected} bytes, got more; the file was not kept.")
                 bar.update(len(chunk))
                 yield chunk
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise DownloadError(f"{url}: could not be fetched ({reason}); check the network, or give --data.") from error
+    if expected is not None and received < expected:
+        raise DownloadError(f"{url}: expected {expected} bytes, got {received} and then nothing more; try again.")

@@ -17,7 +17,7 @@ from preprocessing.download import DATA_FOLDER, DownloadError, download, find_da
 from preprocessing.encode import MeanField, SparseField, VarLenField
 from preprocessing.errors import UserError
 from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
-from preprocessing.sample import SAMPLE_PROBABILITIES, write_movielens_sample
+from preprocessing.sample import SAMPLE_PROBABILITIES, parse_probabilities, write_movielens_sample
 from preprocessing.tables import Dataset
 from preprocessing.text_tables import parse_csv, parse_separated
 
@@ -194,21 +194,8 @@ def _read_official(path: Path) -> RawMovieLens:
     digest = hashlib.sha256(b"".join(hashlib.sha256(contents[name]).digest() for name in OFFICIAL_FILES)).hexdigest()
     probabilities = None
     if SAMPLE_PROBABILITIES in contents:
-        probabilities = _parse_probabilities(contents[SAMPLE_PROBABILITIES], len(frames[RATINGS]))
+        probabilities = parse_probabilities(contents[SAMPLE_PROBABILITIES], len(frames[RATINGS]))
     return RawMovieLens(frames[RATINGS], frames[USERS], frames[MOVIES], digest, probabilities)
-
-
-def _parse_probabilities(content: bytes, num_ratings: int) -> np.ndarray:
-    try:
-        probabilities = np.array(content.split(), dtype=np.float64)
-    except ValueError:
-        probabilities = np.zeros(0)
-    if len(probabilities) != num_ratings:
-        raise UserError(
-            f"{SAMPLE_PROBABILITIES}: expected a number for each of {num_ratings} ratings, got {len(probabilities)}; "
-            "the sample was altered, remove its folder and run again."
-        )
-    return probabilities
 
 
 def _read_folder(folder: Path) -> dict[str, bytes]:

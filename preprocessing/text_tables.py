@@ -2,14 +2,23 @@
 
 import csv
 import io
+import math
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from preprocessing.errors import UserError
 
 _UNIT_SEPARATOR = b"\x1f"
+
+# How a table says that it has no value.
+MISSING = ("", "NULL", "null", "None", "NaN", "nan", "NA", "N/A", "\\N")
+
+BLOCK_BYTES = 2**25
 
 
 def parse_separated(name: str, content: bytes, separator: bytes, columns: dict[str, str]) -> pd.DataFrame:
@@ -97,6 +106,81 @@ def parse_csv(name: str, content: bytes, columns: dict[str, str]) -> pd.DataFram
     raise fault or _unparsable(name, columns)
 
 
+def read_csv_blocks(path: Path, columns: dict[str, str], block_bytes: int = BLOCK_BYTES) -> Iterator[pd.DataFrame]:
+    """Read a large comma-separated file with a header, a block of lines at a time, under a progress bar.
+
+    Args:
+        columns: each wanted column's name and type: "int"; "str", given as categories; "int?" and "number?", which
+            may be missing (`MISSING`) and are given as float64 with NaN, the latter not below 0.
+    Returns:
+        frames with the wanted columns; names in the header may have spaces around them.
+    Raises UserError with file and line for a wrong header, a wrong number of columns or a wrong value.
+    """
+    path = Path(path)
+    with (
+        open(path, "rb") as file,
+        tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, leave=False, disable=None) as bar,
+    ):
+        first = file.readline()
+        bar.update(len(first))
+        header = [name.strip() for name in next(csv.reader([first.decode("utf-8-sig", errors="replace")]), [])]
+        missing = [column for column in columns if column not in header]
+        if missing:
+            raise UserError(
+                f"{path.name}, line 1: expected the header {','.join(columns)}, got no {', '.join(missing)}."
+            )
+        line, rest = 2, b""
+        while chunk := file.read(block_bytes):
+            bar.update(len(chunk))
+            block, newline, rest = (rest + chunk).rpartition(b"\n")
+            if newline:
+                yield _parse_block(path.name, line, block + newline, header, columns)
+                line += block.count(b"\n") + 1
+        if rest:
+            yield _parse_block(path.name, line, rest, header, columns)
+        elif line == 2:
+            raise UserError(f"{path.name}: expected at least one row below the header, got none.")
+
+
+_BLOCK_TYPES = {"int": np.int64, "str": "category", "int?": np.float64, "number?": np.float64}
+
+
+def _parse_block(name: str, line: int, block: bytes, header: list[str], columns: dict[str, str]) -> pd.DataFrame:
+    num_lines = block.count(b"\n") + (not block.endswith(b"\n"))
+    # The C parser fills up a line cut short, and says nothing.
+    if b'"' in block or block.count(b",") == num_lines * (len(header) - 1):
+        try:
+            frame = pd.read_csv(
+                io.BytesIO(block),
+                header=None,
+                names=header,
+                index_col=False,
+                usecols=list(columns),
+                dtype={column: _BLOCK_TYPES[kind] for column, kind in columns.items()},
+                na_values={column: list(MISSING) for column, kind in columns.items() if kind.endswith("?")},
+                keep_default_na=False,
+                skip_blank_lines=False,
+                encoding_errors="surrogateescape",
+            )
+            if len(frame) == num_lines and not any(_is_odd(frame[c], kind) for c, kind in columns.items()):
+                return frame[list(columns)]
+        except (ValueError, OverflowError):
+            pass
+    rows = csv.reader(io.StringIO(block.decode("utf-8", errors="surrogateescape")))
+    kinds = {column: columns.get(column, "str") for column in header}
+    try:
+        fault = _first_fault(name, ((line - 1 + rows.line_num, row) for row in rows), kinds)
+    except csv.Error as error:
+        fault = UserError(f"{name}, line {line - 1 + rows.line_num}: expected plain text, got {error}; mend the line.")
+    raise fault or _unparsable(name, columns)
+
+
+def _is_odd(values: pd.Series, kind: str) -> bool:
+    if kind == "number?":
+        return not values.dropna().between(0, np.finfo(np.float64).max).all()
+    return kind == "int?" and not (values.dropna() % 1 == 0).all()
+
+
 def _first_fault(name: str, rows, columns: dict[str, str]) -> UserError | None:
     """The error that names the first line at fault; a slow walk, taken only where the fast parser is in doubt."""
     line = 0
@@ -105,9 +189,10 @@ def _first_fault(name: str, rows, columns: dict[str, str]) -> UserError | None:
             wanted = f"expected {len(columns)} columns ({', '.join(columns)})"
             return UserError(f"{name}, line {line}: {wanted}, got {len(row)}; mend or remove the line.")
         for (column, kind), value in zip(columns.items(), row, strict=True):
-            if kind == "int" and not _is_int64(value):
+            if not _is_of_kind(value, kind):
+                wanted = _WANTED[kind]
                 return UserError(
-                    f"{name}, line {line}: expected a whole number as {column}, got {value!r}; mend or remove the line."
+                    f"{name}, line {line}: expected {wanted} as {column}, got {value!r}; mend or remove the line."
                 )
     if line == 0:
         return UserError(f"{name}: expected at least one row below the header, got none.")
@@ -118,6 +203,25 @@ def _unparsable(name: str, columns: dict[str, str]) -> UserError:
     return UserError(
         f"{name}: expected plain lines of {', '.join(columns)}, got text that cannot be parsed (a control character?)."
     )
+
+
+_WANTED = {
+    "int": "a whole number",
+    "int?": "a whole number or nothing",
+    "number?": "a number of at least 0 or nothing",
+}
+
+
+def _is_of_kind(value: str, kind: str) -> bool:
+    if kind == "str" or (kind.endswith("?") and value.strip() in MISSING):
+        return True
+    if kind == "int":
+        return _is_int64(value)
+    try:
+        number = float(value)
+    except ValueError:
+        return False
+    return number % 1 == 0 if kind == "int?" else 0 <= number < math.inf
 
 
 def _is_int64(value: str) -> bool:

@@ -195,7 +195,7 @@ def test_a_missing_named_path_is_an_error_and_never_a_fallback(places, monkeypat
 
 def test_a_named_folder_without_the_data_is_an_error_and_never_a_fallback(places, monkeypatch):
     (places["named"] / "it").unlink()
-    with pytest.raises(UserError, match=r"^--data .*named: expected it inside, got none of them; check the names"):
+    with pytest.raises(UserError, match=r"^--data .*named: expected it inside, got none of them. Check the names"):
         find_data(str(places["named"]), find, "it")
     monkeypatch.setenv("INTTOWER_DATA", str(places["named"]))
     with pytest.raises(UserError, match=r"^\$INTTOWER_DATA .*named: expected it inside"):

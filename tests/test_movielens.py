@@ -566,8 +566,8 @@ def test_one_file_of_the_archive_alone_is_answered_with_its_folder(folder):
 
 @pytest.mark.parametrize("probabilities", ["0.5\n", "0.5\n" * 1000, "half\n"])
 def test_a_sample_whose_probabilities_do_not_fit_is_refused(folder, probabilities):
-    (folder / "probabilities.txt").write_text(probabilities)
-    refusal(folder, "probabilities.txt", "was altered")
+    (folder / "probabilities.npy").write_text(probabilities)
+    refusal(folder, "probabilities.npy", "was altered")
 
 
 def test_rows_are_places_in_the_raw_file_even_after_ratings_were_dropped(tmp_path):

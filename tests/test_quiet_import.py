@@ -8,7 +8,7 @@ from test_inputs import PROJECT, run_watched
 
 PACKAGES = ("model", "training", "preprocessing", "figure", "benchmark")
 MODULES = [f"{package}.{module.name}" for package in PACKAGES for module in pkgutil.iter_modules([PROJECT / package])]
-MODULES.append("train_movielens_IntTower")
+MODULES += ["train_movielens_IntTower", "train_amazon_IntTower", "train_alibaba_IntTower"]
 
 
 @pytest.fixture(scope="module")

@@ -92,13 +92,13 @@ def test_the_probabilities_rank_the_labels_well_and_are_calibrated(sample_folder
 def test_the_datasets_probabilities_are_those_of_its_test_rows(sample_folder, protocol):
     data = load_movielens(sample_folder, protocol)
     assert data.synthetic
-    of_every_rating = np.loadtxt(sample_folder / SAMPLE_PROBABILITIES)
+    of_every_rating = np.load(sample_folder / SAMPLE_PROBABILITIES)
     np.testing.assert_array_equal(data.probabilities, of_every_rating[data.test.rows])
 
 
 def test_probabilities_follow_their_ratings_when_others_are_dropped(tmp_path, capsys):
     folder = write(tmp_path / "sample")
-    every_rating, every_probability = read_movielens(folder).ratings, np.loadtxt(folder / SAMPLE_PROBABILITIES)
+    every_rating, every_probability = read_movielens(folder).ratings, np.load(folder / SAMPLE_PROBABILITIES)
     users = (folder / "users.dat").read_text().splitlines(keepends=True)
     (folder / "users.dat").write_text("".join(users[1:]))
     raw = read_movielens(folder)

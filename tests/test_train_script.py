@@ -74,7 +74,7 @@ def test_paper_reports_the_leak_and_strict_says_why_it_differs(sample_folder, tm
     # The sample's own marks are taken away, so that it reads like the real archive.
     folder = tmp_path / "ml-1m"
     shutil.copytree(sample_folder, folder)
-    (folder / "probabilities.txt").unlink()
+    (folder / "probabilities.npy").unlink()
     paper = train("--data", folder, "--output", tmp_path / "paper", "--protocol", "paper", *QUICK)
     assert "labels leak" in paper.stdout
     assert "0.8974" in paper.stdout
@@ -225,7 +225,7 @@ def test_a_checkpoint_of_another_vocabulary_is_refused(finished, sample_folder, 
     folder = shutil.copytree(sample_folder, tmp_path / "ml-1m")
     ratings = (folder / "ratings.dat").read_text().splitlines()
     (folder / "ratings.dat").write_text("\n".join(ratings[: len(ratings) // 2]))
-    (folder / "probabilities.txt").unlink()
+    (folder / "probabilities.npy").unlink()
     before = (copy / "encoders.json").read_bytes()
     assert_refused(train("--data", folder, "--output", copy, "--resume", *QUICK), "vocabulary sizes")
     assert (copy / "encoders.json").read_bytes() == before

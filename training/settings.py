@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from model.settings import ModelSettings, flag_name, model_fields, option, taken_fields
 from preprocessing.errors import UserError
 from preprocessing.protocols import PROTOCOLS
-from training.trainer import Interrupted, NonFiniteLoss
+from training.trainer import Interrupted, NonFiniteLoss, resolve_device
 
 EXIT_OK, EXIT_STOPPED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -33,7 +33,7 @@ class TrainingSettings(ModelSettings):
     seed: int = option(1023, "of weights, dropout and the order of rows")
     split_seed: int = option(1023, "of the random splits and the folds of label means")
     device: str = option("auto", "auto, cpu, cuda or cuda:<n>")
-    strict_data: bool = option(False, "refuse ratings of users or items missing from their tables, not drop them")
+    strict_data: bool = option(False, "refuse rows whose user or item is missing from its table")
     output: str | None = option(None, "folder of this run (default runs/<dataset>-<model>-<protocol>-seed<n>)")
     checkpoint_seconds: float = option(60.0, "seconds between checkpoints within an epoch; each epoch's end has one")
     resume: bool = option(False, "go on from the checkpoint in the run's folder")
@@ -60,6 +60,7 @@ class TrainingSettings(ModelSettings):
             raise UserError("--resume, --overwrite: expected one of them, got both.")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout: expected a number in [0, 1), got {self.dropout}.")
+        resolve_device(self.device)
         if min(self.hidden_units, default=0) < 1:
             raise UserError(f"--hidden-units: expected widths of at least 1, got {list(self.hidden_units)}.")
 

@@ -1,0 +1,204 @@
+"""Alibaba display ads (Tianchi): from the three raw CSV files to three encoded splits.
+
+Rows whose ad or user is missing from its own table stay in: the id is known, everything else about it is
+out-of-vocabulary. An inner join would drop about one row in twenty.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from preprocessing.cache import cached, sha256_of_files
+from preprocessing.download import DATA_FOLDER, find_data
+from preprocessing.encode import NumberField, SparseField
+from preprocessing.errors import UserError
+from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
+from preprocessing.sample import load_probabilities
+from preprocessing.tables import Dataset
+from preprocessing.text_tables import read_csv_blocks
+
+RAW_SAMPLE, AD_FEATURE, USER_PROFILE = "raw_sample.csv", "ad_feature.csv", "user_profile.csv"
+# As text_tables.read_csv_blocks takes them; the headers' surplus spaces do not count.
+FILES = {
+    RAW_SAMPLE: {"user": "int", "time_stamp": "int", "adgroup_id": "int", "pid": "str", "clk": "int"},
+    AD_FEATURE: {
+        "adgroup_id": "int",
+        "cate_id": "int?",
+        "campaign_id": "int?",
+        "customer": "int?",
+        "brand": "int?",
+        "price": "number?",
+    },
+    USER_PROFILE: {
+        "userid": "int",
+        "cms_segid": "int?",
+        "cms_group_id": "int?",
+        "final_gender_code": "int?",
+        "age_level": "int?",
+        "pvalue_level": "int?",
+        "shopping_level": "int?",
+        "occupation": "int?",
+        "new_user_class_level": "int?",
+    },
+}
+USER_FIELDS = dict.fromkeys(FILES[USER_PROFILE], SparseField)
+# pid, the place on the page, belongs to the row and not to the ad; the released code has it in the item tower.
+ITEM_FIELDS = {
+    **dict.fromkeys(("adgroup_id", "cate_id", "campaign_id", "customer", "brand", "pid"), SparseField),
+    "price": NumberField,
+}
+
+WHERE_TO_GET_IT = (
+    "They need a login at https://tianchi.aliyun.com/dataset/dataDetail?dataId=56: put the three CSV files, unpacked, "
+    f"into {DATA_FOLDER.name}/alibaba/, or name their folder with --data. To try the script on invented data: "
+    "python -m preprocessing.sample alibaba data/alibaba"
+)
+
+
+def load_alibaba(
+    path: str | Path,
+    protocol: str = "strict",
+    embedding_dim: int = 32,
+    split_seed: int = 1023,
+    strict_data: bool = False,
+    sample_rate: float = 1.0,
+    cache: str | Path | None = None,
+) -> Dataset:
+    """Read, join, split and encode the Alibaba display ads.
+
+    The label is the click. Users have the fields of user_profile.csv, ads those of ad_feature.csv and the pid of
+    the row. A missing value is out-of-vocabulary; a missing price is the mean of the training ads' prices.
+
+    Args:
+        path: the folder of raw_sample.csv, ad_feature.csv and user_profile.csv.
+        protocol: "strict", "paper" or "temporal"; see preprocessing/protocols.py. No feature is made of labels, so
+            none of the three leaks any.
+        strict_data: refuse rows whose user or ad is missing from its table, where the default keeps and counts them.
+        sample_rate: the share of users to keep, with all their rows.
+        cache: a folder for the encoded tables, from which they are then read as memory-mapped files; None keeps none.
+    Raises UserError for whatever is wrong with the files.
+    """
+    check_protocol(protocol)
+    if not 0 < sample_rate <= 1:
+        raise UserError(f"--sample-rate: expected a share above 0 and of at most 1, got {sample_rate}.")
+    start = time.perf_counter()
+    folder = Path(path)
+    files = [folder / name for name in FILES]
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{folder}: expected {', '.join(FILES)}, got no {file.name}. {WHERE_TO_GET_IT}")
+    sha256 = sha256_of_files(files)
+    fingerprint = data_fingerprint(sha256, protocol=protocol, split_seed=split_seed, sample_rate=sample_rate)
+
+    def build() -> Dataset:
+        raw = read_alibaba(folder, strict_data, sample_rate)
+        return encode_interactions(raw, USER_FIELDS, ITEM_FIELDS, protocol, split_seed, embedding_dim, fingerprint)
+
+    # What is refused with strict_data has its own cache, or the other's would be taken.
+    data = cached(cache, f"alibaba-{protocol}{'-checked' if strict_data else ''}", fingerprint, build)
+    data.embedding_dim, data.source, data.seconds = embedding_dim, str(path), time.perf_counter() - start
+    return data
+
+
+def read_alibaba(folder: Path, strict_data: bool = False, sample_rate: float = 1.0) -> Interactions:
+    """Read the raw tables and join them by row; see `load_alibaba` for the arguments."""
+    users, times, ads, pids, clicks, rows = [], [], [], [], [], []
+    num_read = 0
+    for block in read_csv_blocks(folder / RAW_SAMPLE, FILES[RAW_SAMPLE]):
+        odd = np.flatnonzero(~block["clk"].isin((0, 1)).to_numpy())
+        if len(odd):
+            raise UserError(
+                f"{RAW_SAMPLE}, line {num_read + odd[0] + 2}: expected 0 or 1 as clk, got {block['clk'].iloc[odd[0]]}; "
+                "mend or remove the line."
+            )
+        kept = np.flatnonzero(_is_sampled(block["user"].to_numpy(), sample_rate))
+        block_rows = (num_read + kept).astype(np.int32 if num_read + len(block) < 2**31 else np.int64)
+        num_read += len(block)
+        block = block.iloc[kept]
+        users.append(block["user"].to_numpy())
+        times.append(block["time_stamp"].to_numpy())
+        ads.append(block["adgroup_id"].to_numpy())
+        pids.append(block["pid"])
+        clicks.append(block["clk"].to_numpy(np.int8))
+        rows.append(block_rows)
+    user_of_row, user_ids = pd.factorize(np.concatenate(users))
+    ad_of_row, ad_ids = pd.factorize(np.concatenate(ads))
+    del users, ads
+    counts = {"rows_read": num_read, "rows_kept": len(user_of_row)}
+    user_frame = _table_of(folder / USER_PROFILE, user_ids, user_of_row, counts, strict_data)
+    ad_frame = _table_of(folder / AD_FEATURE, ad_ids, ad_of_row, counts, strict_data)
+    probabilities = load_probabilities(folder, num_read)
+    rows = np.concatenate(rows)
+    return Interactions(
+        name="alibaba",
+        users=user_frame,
+        items=ad_frame,
+        user_of_row=user_of_row.astype(np.int32),
+        item_of_row=ad_of_row.astype(np.int32),
+        labels=np.concatenate(clicks),
+        times=np.concatenate(times),
+        rows=rows,
+        context={"pid": pd.Series(pd.api.types.union_categoricals(pids, sort_categories=True))},
+        probabilities=None if probabilities is None else probabilities[rows],
+        counts=counts,
+    )
+
+
+def _is_sampled(users: np.ndarray, rate: float) -> np.ndarray:
+    """Whether each user is among the share that is kept: by a hash of the id (splitmix64), whatever the order."""
+    if rate == 1:
+        return np.ones(len(users), dtype=bool)
+    mixed = users.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return (mixed ^ (mixed >> np.uint64(31))) < np.uint64(rate * 2**63) * np.uint64(2)
+
+
+def _table_of(path: Path, ids: np.ndarray, of_row: np.ndarray, counts: dict, strict_data: bool) -> pd.DataFrame:
+    """The lines of a user or ad table for the given ids, in their order; NaN for those that it does not hold."""
+    frame = pd.concat(read_csv_blocks(path, FILES[path.name]), ignore_index=True)
+    key = frame.columns[0]
+    repeated = frame[key][frame[key].duplicated()]
+    if len(repeated):
+        raise UserError(
+            f"{path.name}: expected each {key} once, got {repeated.iloc[0]} again; remove the repeated lines."
+        )
+    places = pd.Index(frame[key]).get_indexer(ids)
+    missing = ids[places < 0]
+    counts[f"{key}s"], counts[f"{key}s_not_in_{path.name}"] = len(ids), len(missing)
+    num_rows = int(np.bincount(of_row, minlength=len(ids))[places < 0].sum())
+    counts[f"rows_of_{key}_not_in_{path.name}"] = num_rows
+    if len(missing):
+        named = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        if strict_data:
+            raise UserError(
+                f"{path.name}: expected every {key} of {RAW_SAMPLE}, {len(missing):,} missing ({named}) with "
+                f"{num_rows:,} rows; complete the file, or leave out --strict-data to keep those rows."
+            )
+        print(
+            f"{path.name}: {len(missing):,} {key}(s) of {RAW_SAMPLE} missing ({named}); their {num_rows:,} rows "
+            f"({num_rows / len(of_row):.1%}) stay in, with the {key} alone known.",
+            flush=True,
+        )
+    joined = frame.take(places).reset_index(drop=True)  # a place of -1 takes the last line, to be blanked
+    joined.loc[places < 0, joined.columns[1:]] = np.nan
+    joined[key] = ids
+    return joined
+
+
+def locate_alibaba(named: str | None = None) -> Path:
+    """The folder to train on: `named`, $INTTOWER_DATA or data/. Raises UserError where none holds the files."""
+    what = f"the Alibaba display ads ({', '.join(FILES)})"
+    found = find_data(named, find_alibaba, what, advice=WHERE_TO_GET_IT)
+    if found is None:
+        raise UserError(f"{DATA_FOLDER.name}/alibaba: expected {what}, got none of them. {WHERE_TO_GET_IT}")
+    return found.parent if found.is_file() else found
+
+
+def find_alibaba(folder: Path) -> Path | None:
+    """The folder that holds raw_sample.csv: this one or its alibaba/; None where neither does."""
+    return next((place for place in (folder, folder / "alibaba") if (place / RAW_SAMPLE).is_file()), None)

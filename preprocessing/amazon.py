@@ -1,0 +1,429 @@
+"""Amazon reviews (Electronics and the other categories): from the raw files of either release to three encoded splits.
+
+The 2014 release has reviews as JSON lines and a meta file of Python literals, one dict a line; the 2018 release has
+JSON in both, and prices as text. The released single CSV is read too.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import gzip
+import io
+import json
+import math
+import re
+import time
+import zlib
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from preprocessing.cache import cached, sha256_of_files
+from preprocessing.download import DATA_FOLDER, DownloadError, download, find_data
+from preprocessing.encode import MeanField, MissingField, NumberField, SparseField
+from preprocessing.errors import UserError
+from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
+from preprocessing.sample import load_probabilities, write_amazon_sample
+from preprocessing.tables import Dataset
+
+USER_FIELDS = {"reviewerID": SparseField, "user_mean_rating": MeanField}
+ITEM_FIELDS = {
+    "asin": SparseField,
+    "categories": SparseField,
+    "item_mean_rating": MeanField,
+    "price": NumberField,
+    "price_missing": MissingField,
+}
+RELEASED_CSV = ("reviewerID", "asin", "overall", "unixReviewTime", "price", "categories")
+
+REVIEWS, META = "reviews_Electronics_5.json.gz", "meta_Electronics.json.gz"
+FOLDER_URL = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
+REVIEWS_OF_FOLDER = (REVIEWS, "Electronics_5.json.gz", "reviews_Electronics_5.json", "Electronics_5.json", "amazon.csv")
+
+
+def load_amazon(
+    reviews: str | Path,
+    meta: str | Path | None = None,
+    protocol: str = "strict",
+    embedding_dim: int = 32,
+    split_seed: int = 1023,
+    strict_data: bool = False,
+    cache: str | Path | None = None,
+) -> Dataset:
+    """Read, join, split and encode one category of the Amazon reviews.
+
+    The label is 1 for a rating of at least 4, else 0. Users have reviewerID and user_mean_rating; items have asin,
+    categories (the finest one), item_mean_rating, price and price_missing. A missing price is the mean of the training
+    items' prices. Items that the meta file does not hold stay in, without category and price.
+
+    Args:
+        reviews: the reviews of either release (.json or .json.gz), or the released CSV.
+        meta: the meta file of the same release; a CSV wants none.
+        protocol: "strict", "paper" or "temporal"; see preprocessing/protocols.py.
+        strict_data: refuse items that the meta file does not hold, where the default keeps and counts them.
+        cache: a folder for the encoded tables, from which they are then read as memory-mapped files; None keeps none.
+    Raises UserError for whatever is wrong with the files.
+    """
+    check_protocol(protocol)
+    start = time.perf_counter()
+    files = [Path(reviews), *([Path(meta)] if meta is not None else [])]
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{file}: expected a file of Amazon reviews, got no such file; check the path.")
+    fingerprint = data_fingerprint(sha256_of_files(files), protocol=protocol, split_seed=split_seed)
+
+    def build() -> Dataset:
+        raw = read_amazon(*files, strict_data=strict_data)
+        return encode_interactions(
+            raw, USER_FIELDS, ITEM_FIELDS, protocol, split_seed, embedding_dim, fingerprint, released_per_part=False
+        )
+
+    # What is refused with strict_data has its own cache, or the other's would be taken.
+    data = cached(cache, f"amazon-{protocol}{'-checked' if strict_data else ''}", fingerprint, build)
+    data.embedding_dim, data.source, data.seconds = embedding_dim, str(reviews), time.perf_counter() - start
+    return data
+
+
+def read_amazon(reviews: Path, meta: Path | None = None, strict_data: bool = False) -> Interactions:
+    """Read the raw files and join them; see `load_amazon` for the arguments."""
+    if is_csv(reviews):
+        return _read_released_csv(reviews)
+    if meta is None:
+        raise UserError(f"{reviews}: expected the meta file beside the reviews, got none; name it with --meta.")
+    users, asins = {}, {}
+    user_of_row, item_of_row, times, stars = array("i"), array("i"), array("q"), array("d")
+    for line, text in _lines(reviews):
+        try:
+            review = json.loads(text)
+            user, asin, overall = review["reviewerID"], review["asin"], float(review["overall"])
+            second = int(review["unixReviewTime"])
+        except (ValueError, KeyError, TypeError) as error:
+            wanted = "a JSON object with reviewerID, asin, overall and unixReviewTime"
+            raise UserError(
+                f"{reviews.name}, line {line}: expected {wanted}, got {_what(error)}; mend or remove the line."
+            ) from error
+        user_of_row.append(users.setdefault(user, len(users)))
+        item_of_row.append(asins.setdefault(asin, len(asins)))
+        times.append(second)
+        stars.append(overall)
+    items, counts = _read_meta(meta, asins)
+    item_of_row = np.frombuffer(item_of_row, dtype=np.int32)
+    unlisted = ~items.pop("listed").to_numpy(bool)
+    counts[f"reviews_of_asins_not_in_{meta.name}"] = int(np.bincount(item_of_row, minlength=len(asins))[unlisted].sum())
+    if unlisted.any():
+        named = ", ".join(items["asin"][unlisted].iloc[:5]) + (", ..." if unlisted.sum() > 5 else "")
+        if strict_data:
+            raise UserError(
+                f"{meta.name}: expected every reviewed asin, {unlisted.sum():,} missing ({named}); complete the file, "
+                "or leave out --strict-data to keep their reviews."
+            )
+        print(
+            f"{meta.name}: {unlisted.sum():,} reviewed asin(s) missing ({named}); their reviews stay in, with the asin "
+            "alone known.",
+            flush=True,
+        )
+    return _interactions(
+        reviews,
+        pd.Series(list(users), name="reviewerID", dtype=object),
+        items,
+        np.frombuffer(user_of_row, dtype=np.int32),
+        item_of_row,
+        np.frombuffer(stars),
+        np.frombuffer(times, dtype=np.int64),
+        counts,
+    )
+
+
+def _interactions(path: Path, users: pd.Series, items: pd.DataFrame, user_of_row, item_of_row, stars, times, counts):
+    outside = np.flatnonzero(~((stars >= 1) & (stars <= 5)))
+    if len(outside):
+        raise UserError(
+            f"{path.name}, review {outside[0] + 1}: expected a rating from 1 to 5 as overall, got "
+            f"{stars[outside[0]]:g}; {len(outside)} such review(s), mend or remove them."
+        )
+    counts = {"reviews_read": len(stars), "users": len(users), "items": len(items), **counts}
+    counts["items_without_price"] = int(items["price"].isna().sum())
+    counts["items_without_category"] = int(items["categories"].isna().sum())
+    return Interactions(
+        name="amazon"
+        if is_csv(path) or path.name.startswith("reviews_Electronics_5.json")
+        else f"amazon-{_stem(path)}",
+        users=users.to_frame(),
+        items=items,
+        user_of_row=user_of_row,
+        item_of_row=item_of_row,
+        labels=(stars >= 4).astype(np.int8),
+        times=times,
+        rows=np.arange(len(stars)),
+        probabilities=load_probabilities(path.parent, len(stars)),
+        counts=counts,
+    )
+
+
+# --- the meta file
+
+
+def _read_meta(path: Path, asins: dict[str, int]) -> tuple[pd.DataFrame, dict[str, int]]:
+    """What is known of the reviewed items, in the order of `asins`, and whether they are listed at all."""
+    categories, prices = np.full(len(asins), None, dtype=object), np.full(len(asins), np.nan)
+    listed = np.zeros(len(asins), dtype=bool)
+    unreadable = num_lines = 0
+    for line, text in _lines(path):
+        num_lines += 1
+        try:
+            item = _parse_meta_line(text, asins)
+        except UserError as error:
+            raise UserError(f"{path.name}, line {line}: {error}") from error
+        place = None if item is None else asins.get(item["asin"])
+        if place is None or listed[place]:  # of an item that is listed twice, the first line counts
+            continue
+        listed[place] = True
+        categories[place] = finest_category(item.get("categories", item.get("category")))
+        prices[place] = parse_price(item.get("price"))
+        unreadable += math.isnan(prices[place]) and item.get("price") not in (None, "")
+    frame = pd.DataFrame({"asin": list(asins), "categories": categories, "price": prices, "listed": listed}, dtype=None)
+    counts = {f"lines_of_{path.name}": num_lines, f"asins_not_in_{path.name}": int((~listed).sum())}
+    return frame, counts | {"prices_unreadable": unreadable}
+
+
+# A line of the 2014 file begins so. Strings, then what may stand around them in a dict of literals.
+_ASIN_FIRST = re.compile(rb"\s*\{\s*'asin'\s*:\s*'([^'\\]*)'")
+_STRINGS = re.compile(rb"""[uU]?(?:'(?:[^'\\]++|\\.)*+'|"(?:[^"\\]++|\\.)*+")|\b(?:None|True|False)\b""")
+_NOT_LITERAL = re.compile(rb"[^\s\[\]{}:,.+\-0-9eE]")
+
+
+def _parse_meta_line(text: bytes, asins: dict[str, int]) -> dict | None:
+    """The item of a line of JSON (2018) or of Python literals (2014); None for one that nobody reviewed.
+
+    A line of literals is never run: it may hold strings, numbers, lists and dicts, and is refused where it holds
+    anything else. Only the lines of reviewed items are parsed beyond that, which takes a quarter of a millisecond each.
+    """
+    try:
+        if text.lstrip().startswith((b'{"', b"{}")):
+            item = json.loads(text)
+        else:
+            code = _NOT_LITERAL.search(_STRINGS.sub(b"", text))
+            if code:
+                found = code.group().decode("latin-1")
+                raise UserError(
+                    f"expected a dict of literals, got code or broken quotes ({found!r} outside of quotes); it was not "
+                    "run. Mend or remove the line."
+                )
+            asin = _ASIN_FIRST.match(text)
+            if asin and asin.group(1).decode() not in asins:
+                return None
+            item = ast.literal_eval(text.decode().strip())
+    except UserError:
+        raise
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        raise UserError(
+            f"expected a dict as JSON or Python literals, got {_what(error)}; mend or remove the line."
+        ) from error
+    if not isinstance(item, dict) or not isinstance(item.get("asin"), str):
+        raise UserError("expected a dict with an asin, got none; mend or remove the line.")
+    return item
+
+
+def finest_category(categories) -> str | None:
+    """The last name of the last path: of [["Electronics", "GPS"]] (2014), ["Electronics", "GPS"] (2018), or a text.
+
+    None where there is none; the markup that some lists of 2018 end with does not count.
+    """
+    while isinstance(categories, list | tuple):
+        categories = next((entry for entry in reversed(categories) if entry and "<" not in str(entry)), None)
+    return str(categories).strip() or None if categories is not None else None
+
+
+_PRICE = re.compile(r"\$?\s*([\d,]*\.?\d+)(?:\s*-\s*\$?\s*([\d,]*\.?\d+))?")
+
+
+def parse_price(price) -> float:
+    """A price in dollars: of a number, "$1,299.00", or "$10.00 - $20.00" (the middle); nan for anything else."""
+    if isinstance(price, str):
+        found = _PRICE.fullmatch(price.strip())
+        ends = [float(end.replace(",", "")) for end in found.groups() if end] if found else [math.nan]
+        return sum(ends) / len(ends)
+    if isinstance(price, int | float) and not isinstance(price, bool) and 0 <= price < math.inf:
+        return float(price)
+    return math.nan
+
+
+# --- the released CSV
+
+
+def _read_released_csv(path: Path) -> Interactions:
+    """The CSV is read row by row: its categories hold commas and lists, and its prices are what they were."""
+    users, asins = {}, {}
+    user_of_row, item_of_row, times, stars = array("i"), array("i"), array("q"), array("d")
+    categories, prices = [], []
+    with _opened(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file)
+        header = [name.strip() for name in next(reader, [])]
+        missing = [name for name in RELEASED_CSV if name not in header]
+        if missing:
+            raise UserError(
+                f"{path.name}, line 1: expected the header {','.join(RELEASED_CSV)}, got no {', '.join(missing)}."
+            )
+        try:
+            for row in reader:
+                if len(row) != len(header):
+                    raise ValueError(f"{len(row)} columns where the header has {len(header)}")
+                cells = dict(zip(header, row, strict=True))
+                user_of_row.append(users.setdefault(cells["reviewerID"], len(users)))
+                if cells["asin"] not in asins:
+                    asins[cells["asin"]] = len(asins)
+                    text = cells["categories"].strip()
+                    categories.append(finest_category(ast.literal_eval(text) if text.startswith("[") else text))
+                    prices.append(parse_price(cells["price"]))
+                item_of_row.append(asins[cells["asin"]])
+                stars.append(float(cells["overall"]))
+                times.append(int(cells["unixReviewTime"]))
+        except (ValueError, SyntaxError, RecursionError, MemoryError, csv.Error) as error:
+            raise UserError(
+                f"{path.name}, line {reader.line_num}: expected {', '.join(RELEASED_CSV)}, got {_what(error)}; "
+                "mend or remove the line."
+            ) from error
+    if not stars:
+        raise UserError(f"{path.name}: expected at least one row below the header, got none.")
+    return _interactions(
+        path,
+        pd.Series(list(users), name="reviewerID", dtype=object),
+        pd.DataFrame({"asin": list(asins), "categories": pd.Series(categories, dtype=object), "price": prices}),
+        np.frombuffer(user_of_row, dtype=np.int32),
+        np.frombuffer(item_of_row, dtype=np.int32),
+        np.frombuffer(stars),
+        np.frombuffer(times, dtype=np.int64),
+        {},
+    )
+
+
+# --- files
+
+
+def is_csv(path: Path) -> bool:
+    """Whether a file is the released CSV, by its name."""
+    return Path(path).name.lower().endswith((".csv", ".csv.gz", ".txt"))
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".json")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file's bytes, unpacked where it is gzip, under a progress bar; UserError where it is damaged."""
+    bar = tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, leave=False, disable=None)
+    with bar, open(path, "rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        file = gzip.GzipFile(fileobj=_Counted(raw, bar)) if packed else io.BufferedReader(_Counted(raw, bar))
+        try:
+            yield file
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise UserError(
+                f"{path}: expected a whole gzip file, got a damaged one ({error}); fetch it again."
+            ) from error
+
+
+class _Counted(io.RawIOBase):
+    """A file that moves a progress bar as it is read."""
+
+    def __init__(self, file: BinaryIO, bar: tqdm):
+        self.file, self.bar = file, bar
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self.file.read(size)
+        self.bar.update(len(chunk))
+        return chunk
+
+    def readinto(self, buffer) -> int:
+        count = self.file.readinto(buffer)
+        self.bar.update(count)
+        return count
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that are not blank, numbered from 1. Raises UserError where there are none."""
+    line = found = 0
+    with _opened(path) as file:
+        for line, text in enumerate(io.BufferedReader(file, 2**20), start=1):
+            if not text.isspace():
+                found = line
+                yield line, text
+    if not found:
+        raise UserError(f"{path.name}: expected a line for each review or item, got an empty file.")
+
+
+def _what(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"no {error.args[0]}"
+    return str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+
+
+def locate_amazon(
+    named: str | None = None, reviews: str | None = None, meta: str | None = None
+) -> tuple[Path, Path | None]:
+    """The reviews and the meta file (None for a CSV) to train on.
+
+    `reviews` and `meta` where they are named; else what is in `named`, $INTTOWER_DATA or data/, or a download, or the
+    synthetic sample. The meta file of a category is looked for beside its reviews. Raises UserError where a named
+    place does not hold them, or the meta file is missing.
+    """
+    if reviews is None and meta is not None:
+        raise UserError("--meta: expected --reviews with it, got --meta alone; name both.")
+    if reviews is None:
+        found = find_data(named, find_reviews, f"Amazon reviews ({', '.join(REVIEWS_OF_FOLDER)})")
+        if found is None:
+            return _fetch()
+        reviews = found
+    path = Path(reviews)
+    if not path.is_file():
+        raise UserError(f"--reviews {reviews}: expected a file of reviews, got no such file; check the path.")
+    if is_csv(path):
+        if meta is not None:
+            raise UserError("--meta: expected none with a CSV, which holds price and categories; leave it out.")
+        return path, None
+    if meta is not None:
+        if not Path(meta).is_file():
+            raise UserError(f"--meta {meta}: expected a meta file, got no such file; check the path.")
+        return path, Path(meta)
+    category = _stem(path).removeprefix("reviews_").removesuffix("_5")
+    for name in (f"meta_{category}.json.gz", f"meta_{category}.json"):
+        if (path.parent / name).is_file():
+            return path, path.parent / name
+    if path == DATA_FOLDER / "amazon" / REVIEWS:
+        return _fetch()
+    raise UserError(
+        f"{path.parent}: expected the meta file of {path.name} beside it (meta_{category}.json.gz), got none; "
+        "add it, or name it with --meta."
+    )
+
+
+def find_reviews(folder: Path) -> Path | None:
+    """The reviews of Electronics in a folder or its amazon/; None where there are none."""
+    places = (place / name for place in (folder, folder / "amazon") for name in REVIEWS_OF_FOLDER)
+    return next((place for place in places if place.is_file()), None)
+
+
+def _fetch() -> tuple[Path, Path]:
+    """Both files of the 2014 release from their public address, or the synthetic sample where it is out of reach."""
+    folder = DATA_FOLDER / "amazon"
+    try:
+        for name in (META, REVIEWS):
+            if not (folder / name).is_file():
+                print(f"no {name} in {DATA_FOLDER.name}/amazon/; fetching {FOLDER_URL}{name}", flush=True)
+                download(FOLDER_URL + name, folder / name)
+    except DownloadError as error:
+        print(error)
+        folder = write_amazon_sample(DATA_FOLDER / "sample-amazon")
+    return folder / REVIEWS, folder / META

@@ -1,0 +1,226 @@
+"""Encoded tables on disk: built once, read as memory-mapped files, rebuilt where anything is wrong with them.
+
+A cache is a folder of .npy files and a manifest of JSON. It appears whole or not at all, and is used only where the
+fingerprint of raw files and settings, the code of preprocessing/ and the checksum of every file agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from preprocessing.download import DATA_FOLDER
+from preprocessing.encode import load_encoders, save_encoders
+from preprocessing.errors import UserError
+from preprocessing.files import write_atomically
+from preprocessing.tables import Dataset, Lookup, Table
+
+CACHE_FOLDER = DATA_FOLDER / "cache"
+MANIFEST, ENCODERS = "manifest.json", "encoders.json"
+SPLITS = ("train", "valid", "test")
+CHUNK = 2**22
+
+
+class _Damaged(Exception):
+    """What stands in the folder cannot be used; the text says why."""
+
+
+def cached(folder: str | Path | None, name: str, fingerprint: str, build: Callable[[], Dataset]) -> Dataset:
+    """The dataset that `build` makes, from the cache where it holds it, else built and kept there.
+
+    Processes that start at once wait for the first to build. A cache that is damaged, half-written or made by other
+    code is replaced, with a line saying so.
+
+    Args:
+        folder: where caches lie; None builds and keeps nothing.
+        name: what the folder of this one is called, before its fingerprint.
+    Raises UserError where the disk refuses.
+    """
+    if folder is None:
+        return build()
+    place = Path(folder) / f"{name}-{fingerprint[:12]}"
+    with _only_process(place):
+        if place.exists():
+            try:
+                return _load(place, fingerprint)
+            except _Damaged as reason:
+                print(f"cache {place}: {reason}; building it anew.", flush=True)
+        data = build()
+        with _disk_errors(place):
+            _save(place, data)
+        return _load(place, fingerprint)
+
+
+@contextmanager
+def _disk_errors(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cache {place}: could not be kept ({error.strerror or error}); free some space, or use --no-cache."
+        ) from error
+
+
+def sha256_of_files(paths: list[Path]) -> str:
+    """One sha256, in hex, over the contents of files in their order."""
+    digests = []
+    total = sum(path.stat().st_size for path in paths)
+    with tqdm(total=total, desc="fingerprint", unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        for path in paths:
+            digest = hashlib.sha256()
+            for chunk in _chunks(path):
+                digest.update(chunk)
+                bar.update(len(chunk))
+            digests.append(digest.digest())
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        yield from iter(partial(file.read, CHUNK), b"")
+
+
+def _checksum(path: Path) -> int:
+    value = 0
+    for chunk in _chunks(path):
+        value = zlib.crc32(chunk, value)
+    return value
+
+
+def _code() -> str:
+    """sha256 of this folder's own code: who edits a field must not get yesterday's tables."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _save(place: Path, data: Dataset) -> None:
+    # Nobody else builds here now, so whatever a killed process left may go.
+    for left in place.parent.glob(f".{place.name}.building*"):
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = place.with_name(f".{place.name}.building{os.getpid()}")
+    temporary.mkdir()
+    try:
+        files: dict[tuple, str] = {}
+
+        def store(array: np.ndarray) -> str:
+            # Splits share tables, and a split's groups are the index of its users: each is written once.
+            key = array.__array_interface__["data"][0], array.shape, array.dtype.str
+            if key not in files:
+                files[key] = f"{len(files)}.npy"
+                with open(temporary / files[key], "wb") as file:
+                    np.save(file, array, allow_pickle=False)
+                    file.flush()
+                    os.fsync(file.fileno())
+            return files[key]
+
+        def describe(table: Table) -> dict:
+            features = {
+                name: [store(f.values.numpy()), store(f.index.numpy())] if isinstance(f, Lookup) else [store(f.numpy())]
+                for name, f in table.features.items()
+            }
+            arrays = {"labels": table.labels.numpy(), "groups": table.groups, "rows": table.rows}
+            return {"features": features, **{name: store(array) for name, array in arrays.items()}}
+
+        save_encoders(temporary / ENCODERS, data.user_encoder, data.item_encoder)
+        manifest = {
+            "fingerprint": data.fingerprint,
+            "code": _code(),
+            "name": data.name,
+            "protocol": data.protocol,
+            "labels_leak": data.labels_leak,
+            "counts": data.counts,
+            "probabilities": None if data.probabilities is None else store(data.probabilities),
+            "tables": {split: describe(getattr(data, split)) for split in SPLITS},
+        }
+        manifest["checksums"] = {name: _checksum(temporary / name) for name in [*files.values(), ENCODERS]}
+        write_atomically(temporary / MANIFEST, json.dumps(manifest).encode())
+        if place.exists():
+            shutil.rmtree(place)
+        temporary.rename(place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _load(place: Path, fingerprint: str) -> Dataset:
+    try:
+        manifest = json.loads((place / MANIFEST).read_bytes())
+        if manifest["fingerprint"] != fingerprint:
+            raise _Damaged("expected the fingerprint of these raw files and settings, got another")
+        if manifest["code"] != _code():
+            raise _Damaged("it was made by other code of preprocessing/")
+        for name, checksum in manifest["checksums"].items():
+            if _checksum(place / name) != checksum:
+                raise _Damaged(f"expected the checksum {checksum} of {name}, got another")
+        opened: dict[str, Tensor] = {}
+
+        def read(name: str) -> Tensor:
+            if name not in opened:
+                opened[name] = _memory_mapped(place / name)
+            return opened[name]
+
+        def table(entry: dict) -> Table:
+            features = {
+                name: Lookup(*map(read, stored)) if len(stored) == 2 else read(stored[0])
+                for name, stored in entry["features"].items()
+            }
+            return Table(features, read(entry["labels"]), read(entry["groups"]).numpy(), read(entry["rows"]).numpy())
+
+        probabilities = manifest["probabilities"]
+        user_encoder, item_encoder = load_encoders(place / ENCODERS)
+        return Dataset(
+            name=manifest["name"],
+            protocol=manifest["protocol"],
+            labels_leak=manifest["labels_leak"],
+            **{split: table(manifest["tables"][split]) for split in SPLITS},
+            user_encoder=user_encoder,
+            item_encoder=item_encoder,
+            fingerprint=fingerprint,
+            counts=manifest["counts"],
+            probabilities=None if probabilities is None else read(probabilities).numpy(),
+        )
+    except FileNotFoundError as error:
+        raise _Damaged(f"expected a whole cache, got no {Path(error.filename).name}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _Damaged(f"expected a whole cache, got {error!r}") from error
+
+
+def _memory_mapped(path: Path) -> Tensor:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    with warnings.catch_warnings():
+        # torch has no read-only tensors and warns that writing would crash; nothing here writes to a table.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+@contextmanager
+def _only_process(place: Path) -> Iterator[None]:
+    """One process at a time within the block; the system lets go of the lock when a process dies."""
+    with ExitStack() as opened:
+        with _disk_errors(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file = opened.enter_context(open(place.with_name(f".{place.name}.lock"), "wb"))
+        if sys.platform != "win32":  # no such locks there: both build, and the later one's cache stays
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"cache {place}: another process is building it; waiting.", flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield

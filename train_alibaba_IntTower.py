@@ -1,0 +1,68 @@
+"""Train IntTower on the Alibaba display ads and report AUC, logloss and gAUC on the test split.
+
+    python train_alibaba_IntTower.py
+    python train_alibaba_IntTower.py --sample-rate 0.1 --protocol temporal
+
+To train another model, edit the import of Model below or name it with --model.
+"""
+
+import sys
+from dataclasses import dataclass
+
+from figure.learning_curve import draw_learning_curve
+from model import MODELS, model_class
+from model.IntTower import IntTower as Model
+from model.settings import changed, option
+from preprocessing.alibaba import load_alibaba, locate_alibaba
+from preprocessing.cache import CACHE_FOLDER
+from training.report import LEARNING_CURVE, print_report
+from training.run import train_and_record
+from training.settings import TrainingSettings, command_line
+from training.trainer import seed_everything
+
+
+@dataclass
+class Settings(TrainingSettings):
+    """The common settings (training/settings.py) with the released script's values, and those of these data."""
+
+    model: str = option(Model.__name__, "the model to train", choices=sorted({*MODELS, Model.__name__}))
+    sample_rate: float = option(1.0, "share of users to keep, with all their rows")
+    cache: bool = option(True, f"keep the encoded tables in {CACHE_FOLDER.parent.name}/{CACHE_FOLDER.name}/")
+    lr: float = changed(TrainingSettings, "lr", 1e-4)
+    dropout: float = changed(TrainingSettings, "dropout", 0.5)
+    epochs: int = changed(TrainingSettings, "epochs", 15)
+    patience: int = changed(TrainingSettings, "patience", 3)
+    # A checkpoint of two million embeddings is more than a gigabyte.
+    checkpoint_seconds: float = changed(TrainingSettings, "checkpoint_seconds", 600.0)
+
+    NOT_IN_RECORD = (*TrainingSettings.NOT_IN_RECORD, "cache")
+    NOT_IN_IDENTITY = (*TrainingSettings.NOT_IN_IDENTITY, "cache")
+
+
+# What else the released script does: the layers' inputs in the FE-Block, CIR left out of the loss.
+PRESETS = {"released": dict(fe_input="input", cir_weight=0.0, init_std=1e-4)}
+
+
+def main(settings: Settings) -> None:
+    """Read the data, build the model, train until validation AUC stops rising, evaluate on test, report."""
+    model_type = Model if settings.model == Model.__name__ else model_class(settings.model)
+    options = settings.model_options(model_type)
+    data = load_alibaba(
+        locate_alibaba(settings.data),
+        settings.protocol,
+        settings.embedding_dim,
+        settings.split_seed,
+        settings.strict_data,
+        settings.sample_rate,
+        cache=CACHE_FOLDER if settings.cache else None,
+    )
+
+    seed_everything(settings.seed)
+    model = model_type.from_columns(data.user_columns, data.item_columns, **options)
+    record, folder = train_and_record(settings, data, model)
+    draw_learning_curve(record, folder / LEARNING_CURVE)
+    print_report(record, folder)
+
+
+if __name__ == "__main__":
+    sys.exit(command_line(main, Settings, PRESETS))
