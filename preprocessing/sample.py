@@ -170,12 +170,13 @@ def write_alibaba_sample(
     prices[rng.random(num_ads) < 1e-4] = 99_999_999.0
     ads["price"] = prices
 
-    taste = rng.normal(size=(round(num_users * (1 + WITHOUT_PROFILE)) + 1, TASTE_SIZE)).astype(np.float32)
+    taste = 0.3 * rng.normal(size=(round(num_users * (1 + WITHOUT_PROFILE)) + 1, TASTE_SIZE)).astype(np.float32)
     taste[profile["userid"]] += rng.normal(size=(13, TASTE_SIZE))[profile["cms_group_id"]]
     taste[profile["userid"]] += rng.normal(size=(7, TASTE_SIZE))[profile["age_level"]]
-    style = 0.5 * rng.normal(size=(round(num_ads * (1 + WITHOUT_FEATURES)) + 1, TASTE_SIZE)).astype(np.float32)
+    style = 0.3 * rng.normal(size=(round(num_ads * (1 + WITHOUT_FEATURES)) + 1, TASTE_SIZE)).astype(np.float32)
     style[ads["adgroup_id"]] += rng.normal(size=(values["cate_id"].max() + 1, TASTE_SIZE))[values["cate_id"]]
-    mood, quality = (0.4 * rng.normal(size=len(table)).astype(np.float32) for table in (taste, style))
+    mood, quality = (0.3 * rng.normal(size=len(table)).astype(np.float32) for table in (taste, style))
+    quality[ads["adgroup_id"]] += 0.8 * rng.normal(size=values["cate_id"].max() + 1)[values["cate_id"]]
 
     # Ads in order, as in the real file; every user and every ad occurs where there are rows enough.
     ad_of_row = np.repeat(np.arange(1, len(style), dtype=np.int32), _how_often(rng, len(style) - 1, num_rows, 1.5))
@@ -184,7 +185,7 @@ def write_alibaba_sample(
     logit = np.empty(num_rows, dtype=np.float32)
     for rows in _blocks(num_rows):
         user, ad = user_of_row[rows], ad_of_row[rows]
-        logit[rows] = 0.3 * np.einsum("rk,rk->r", taste[user], style[ad]) + mood[user] + quality[ad]
+        logit[rows] = 0.5 * np.einsum("rk,rk->r", taste[user], style[ad]) + mood[user] + quality[ad]
     probability = _with_mean(logit, CLICK_RATE)
 
     def write(place: Path) -> None:
@@ -251,12 +252,12 @@ def write_amazon_sample(
     category = rng.integers(0, max(4, min(900, num_items // 20)), num_listed)
     price = np.round(rng.lognormal(3.2, 1.2, num_listed), 2)
 
-    taste = rng.normal(size=(num_users, TASTE_SIZE))
+    taste = 0.5 * rng.normal(size=(num_users, TASTE_SIZE))
     style = (
         0.7 * rng.normal(size=(num_items, TASTE_SIZE))
         + rng.normal(size=(category.max() + 1, TASTE_SIZE))[category[:num_items]]
     )
-    mood, quality = 0.8 * rng.normal(size=num_users), 0.8 * rng.normal(size=num_items)
+    mood, quality = 1.2 * rng.normal(size=num_users), 1.2 * rng.normal(size=num_items)
     item = np.repeat(np.arange(num_items), _how_often(rng, num_items, num_rows, 1.3, least=5))
     user = np.repeat(np.arange(num_users), _how_often(rng, num_users, num_rows, 1.0, least=5))
     rng.shuffle(user)

@@ -2,17 +2,23 @@
 
 import re
 import shlex
+import shutil
 import zipfile
 
 import pytest
-from shell import PROJECT, copy_of_the_project, environment, run, train
+from shell import PROJECT, copy_of_the_project, environment, run
 
 from figure.results_table import with_results
+from preprocessing.sample import write_amazon_sample
 
 README = (PROJECT / "README.md").read_text()
 # Fewer epochs and steps than the real command takes; nothing else is changed.
 SHORTER = {
     "train_movielens_IntTower.py": ["--epochs", "1"],
+    "train_amazon_IntTower.py": ["--epochs", "1"],
+    "train_alibaba_IntTower.py": ["--epochs", "1"],
+    "preprocessing.sample": ["--rows", "20000", "--users", "500", "--items", "200"],
+    "benchmark.full_size": ["--steps", "1", "--rounds", "1"],
     "benchmark.training_speed": ["--steps", "1"],
     "benchmark.decoupled_evaluation": ["--repeats", "1"],
     "benchmark.deepctr_speed": ["--repeats", "1", "--steps", "1"],
@@ -29,6 +35,8 @@ def test_the_tables_and_outputs_are_what_was_recorded():
 
 def test_every_python_command_runs_in_the_order_of_the_page(tmp_path, sample_folder):
     project = copy_of_the_project(tmp_path / "project")
+    data = shutil.copytree(sample_folder, tmp_path / "data")
+    write_amazon_sample(data / "amazon", num_rows=2000)
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("python ")]
     assert len(commands) >= 6
     for command in commands:
@@ -36,7 +44,7 @@ def test_every_python_command_runs_in_the_order_of_the_page(tmp_path, sample_fol
         shorter = next(flags for name, flags in SHORTER.items() if name in words)
         if "--help" not in words:
             words += shorter
-        result = run(*words, folder=project, env=environment(INTTOWER_DATA=str(sample_folder)))
+        result = run(*words, folder=project, env=environment(INTTOWER_DATA=str(data)))
         assert result.returncode == 0, (command, result.stderr)
 
 
@@ -53,9 +61,9 @@ def test_a_python_example_runs_and_prints_its_metrics(example, tmp_path, sample_
 
 
 def test_every_flag_on_the_page_exists():
-    known = train("--help").stdout
+    commands = ["train_movielens_IntTower.py"], ["train_amazon_IntTower.py"], ["train_alibaba_IntTower.py"]
+    known = "".join(run(*command, "--help").stdout for command in (*commands, ["-m", "preprocessing.sample"]))
     named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", re.sub(r"<!--.*?-->", "", README)))
-    named -= {"--repeats", "--steps"}
     assert {flag for flag in named if flag not in known} == set()
 
 
