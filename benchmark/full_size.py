@@ -13,6 +13,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from preprocessing.alibaba import load_alibaba, locate_alibaba
 from preprocessing.amazon import load_amazon, locate_amazon
 from preprocessing.tables import Dataset, Table
 from training.memory import keep_freed_memory, peak_memory_bytes
+from training.metrics import evaluate
 from training.trainer import Trainer, epoch_batches, resolve_device, seed_everything
 
 SMALL_TABLE = 1_000_000
@@ -65,9 +67,11 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as cache:
         for start in ("no cache", "cache"):
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                measured = pool.apply(load_in_a_process, (arguments.dataset, arguments.data, Path(cache), time.time()))
-            seconds, peak, num_rows = measured
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
+                loading = processes.submit(
+                    load_in_a_process, arguments.dataset, arguments.data, Path(cache), time.time()
+                )
+                seconds, peak, num_rows = loading.result()
             print(
                 f"{start + ':':10}{num_rows:,} rows ready after {seconds:.1f} s, peak {peak / 2**30:.2f} GiB",
                 flush=True,
@@ -118,6 +122,14 @@ def compare(data: Dataset, name: str, options: dict, lr: float, arguments: argpa
         )
     print(f"whole / small: {sum(seconds['small']) / sum(seconds['whole']):.2f}")
     print(f"peak memory of loading and training: {peak_memory_bytes() / 2**30:.2f} GiB")
+    start = time.perf_counter()
+    logits = trainer.predict(data.test)
+    scored = time.perf_counter()
+    evaluate(data.test.labels.numpy(), logits, data.test.groups)
+    print(
+        f"test: {len(logits):,} rows scored in {scored - start:.1f} s, AUC, logloss and gAUC in "
+        f"{time.perf_counter() - scored:.1f} s; peak memory of all {peak_memory_bytes() / 2**30:.2f} GiB"
+    )
 
 
 def timed(action, times: int) -> float:

@@ -102,17 +102,16 @@ def read_amazon(reviews: Path, meta: Path | None = None, strict_data: bool = Fal
     for line, text in _lines(reviews):
         try:
             review = json.loads(text)
-            user, asin, overall = review["reviewerID"], review["asin"], float(review["overall"])
-            second = int(review["unixReviewTime"])
-        except (ValueError, KeyError, TypeError) as error:
+            user, asin = (_text(review[key]) for key in ("reviewerID", "asin"))
+            stars.append(float(review["overall"]))
+            times.append(int(review["unixReviewTime"]))
+        except _WRONG_LINE as error:
             wanted = "a JSON object with reviewerID, asin, overall and unixReviewTime"
             raise UserError(
                 f"{reviews.name}, line {line}: expected {wanted}, got {_what(error)}; mend or remove the line."
             ) from error
         user_of_row.append(users.setdefault(user, len(users)))
         item_of_row.append(asins.setdefault(asin, len(asins)))
-        times.append(second)
-        stars.append(overall)
     items, counts = _read_meta(meta, asins)
     item_of_row = np.frombuffer(item_of_row, dtype=np.int32)
     unlisted = ~items.pop("listed").to_numpy(bool)
@@ -195,6 +194,7 @@ def _read_meta(path: Path, asins: dict[str, int]) -> tuple[pd.DataFrame, dict[st
 
 # A line of the 2014 file begins so. Strings, then what may stand around them in a dict of literals.
 _ASIN_FIRST = re.compile(rb"\s*\{\s*'asin'\s*:\s*'([^'\\]*)'")
+_JSON_FIRST = re.compile(rb"\s*(\xef\xbb\xbf)?\{\s*[\"}]")
 _STRINGS = re.compile(rb"""[uU]?(?:'(?:[^'\\]++|\\.)*+'|"(?:[^"\\]++|\\.)*+")|\b(?:None|True|False)\b""")
 _NOT_LITERAL = re.compile(rb"[^\s\[\]{}:,.+\-0-9eE]")
 
@@ -206,7 +206,7 @@ def _parse_meta_line(text: bytes, asins: dict[str, int]) -> dict | None:
     anything else. Only the lines of reviewed items are parsed beyond that, which takes a quarter of a millisecond each.
     """
     try:
-        if text.lstrip().startswith((b'{"', b"{}")):
+        if _JSON_FIRST.match(text):
             item = json.loads(text)
         else:
             code = _NOT_LITERAL.search(_STRINGS.sub(b"", text))
@@ -222,7 +222,7 @@ def _parse_meta_line(text: bytes, asins: dict[str, int]) -> dict | None:
             item = ast.literal_eval(text.decode().strip())
     except UserError:
         raise
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+    except _WRONG_LINE as error:
         raise UserError(
             f"expected a dict as JSON or Python literals, got {_what(error)}; mend or remove the line."
         ) from error
@@ -236,11 +236,13 @@ def finest_category(categories) -> str | None:
 
     None where there is none; the markup that some lists of 2018 end with does not count.
     """
-    while isinstance(categories, list | tuple):
-        categories = next((entry for entry in reversed(categories) if entry and "<" not in str(entry)), None)
-    return str(categories).strip() or None if categories is not None else None
+    if isinstance(categories, list | tuple):
+        return next((found for entry in reversed(categories) if (found := finest_category(entry))), None)
+    text = categories.strip() if isinstance(categories, str) else ""
+    return text if text and "<" not in text else None
 
 
+LARGEST_PRICE = 1e12  # what is larger is a mistake, and would leave nothing of the others' scale
 _PRICE = re.compile(r"\$?\s*([\d,]*\.?\d+)(?:\s*-\s*\$?\s*([\d,]*\.?\d+))?")
 
 
@@ -249,10 +251,9 @@ def parse_price(price) -> float:
     if isinstance(price, str):
         found = _PRICE.fullmatch(price.strip())
         ends = [float(end.replace(",", "")) for end in found.groups() if end] if found else [math.nan]
-        return sum(ends) / len(ends)
-    if isinstance(price, int | float) and not isinstance(price, bool) and 0 <= price < math.inf:
-        return float(price)
-    return math.nan
+        price = sum(ends) / len(ends)
+    is_number = isinstance(price, int | float) and not isinstance(price, bool)
+    return float(price) if is_number and 0 <= price < LARGEST_PRICE else math.nan
 
 
 # --- the released CSV
@@ -265,7 +266,10 @@ def _read_released_csv(path: Path) -> Interactions:
     categories, prices = [], []
     with _opened(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file)
-        header = [name.strip() for name in next(reader, [])]
+        try:
+            header = [name.strip() for name in next(reader, [])]
+        except csv.Error:
+            header = []
         missing = [name for name in RELEASED_CSV if name not in header]
         if missing:
             raise UserError(
@@ -273,8 +277,12 @@ def _read_released_csv(path: Path) -> Interactions:
             )
         try:
             for row in reader:
+                if not row:  # a blank line
+                    continue
                 if len(row) != len(header):
                     raise ValueError(f"{len(row)} columns where the header has {len(header)}")
+                if any("\n" in cell for cell in row):
+                    raise ValueError("a quote that is not closed on its line")
                 cells = dict(zip(header, row, strict=True))
                 user_of_row.append(users.setdefault(cells["reviewerID"], len(users)))
                 if cells["asin"] not in asins:
@@ -285,7 +293,7 @@ def _read_released_csv(path: Path) -> Interactions:
                 item_of_row.append(asins[cells["asin"]])
                 stars.append(float(cells["overall"]))
                 times.append(int(cells["unixReviewTime"]))
-        except (ValueError, SyntaxError, RecursionError, MemoryError, csv.Error) as error:
+        except _WRONG_LINE as error:
             raise UserError(
                 f"{path.name}, line {reader.line_num}: expected {', '.join(RELEASED_CSV)}, got {_what(error)}; "
                 "mend or remove the line."
@@ -362,6 +370,19 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield line, text
     if not found:
         raise UserError(f"{path.name}: expected a line for each review or item, got an empty file.")
+
+
+# What parsing a line of these files raises where the line is at fault.
+_WRONG_LINE = (
+    *(ValueError, KeyError, TypeError, OverflowError, SyntaxError, RecursionError, MemoryError),
+    csv.Error,
+)
+
+
+def _text(value) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} as an id")
+    return value
 
 
 def _what(error: Exception) -> str:

@@ -7,6 +7,7 @@ fingerprint of raw files and settings, the code of preprocessing/ and the checks
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -24,9 +25,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from preprocessing.download import DATA_FOLDER
-from preprocessing.encode import load_encoders, save_encoders
+from preprocessing.encode import encoders_as_json, load_encoders
 from preprocessing.errors import UserError
-from preprocessing.files import write_atomically
 from preprocessing.tables import Dataset, Lookup, Table
 
 CACHE_FOLDER = DATA_FOLDER / "cache"
@@ -120,13 +120,10 @@ def _save(place: Path, data: Dataset) -> None:
 
         def store(array: np.ndarray) -> str:
             # Splits share tables, and a split's groups are the index of its users: each is written once.
-            key = array.__array_interface__["data"][0], array.shape, array.dtype.str
+            key = array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str
             if key not in files:
                 files[key] = f"{len(files)}.npy"
-                with open(temporary / files[key], "wb") as file:
-                    np.save(file, array, allow_pickle=False)
-                    file.flush()
-                    os.fsync(file.fileno())
+                _write_array(temporary / files[key], array)
             return files[key]
 
         def describe(table: Table) -> dict:
@@ -137,7 +134,7 @@ def _save(place: Path, data: Dataset) -> None:
             arrays = {"labels": table.labels.numpy(), "groups": table.groups, "rows": table.rows}
             return {"features": features, **{name: store(array) for name, array in arrays.items()}}
 
-        save_encoders(temporary / ENCODERS, data.user_encoder, data.item_encoder)
+        _write(temporary / ENCODERS, encoders_as_json(data.user_encoder, data.item_encoder))
         manifest = {
             "fingerprint": data.fingerprint,
             "code": _code(),
@@ -149,7 +146,10 @@ def _save(place: Path, data: Dataset) -> None:
             "tables": {split: describe(getattr(data, split)) for split in SPLITS},
         }
         manifest["checksums"] = {name: _checksum(temporary / name) for name in [*files.values(), ENCODERS]}
-        write_atomically(temporary / MANIFEST, json.dumps(manifest).encode())
+        content = json.dumps(manifest)
+        _write(
+            temporary / MANIFEST, json.dumps({"checksum": zlib.crc32(content.encode()), "content": content}).encode()
+        )
         if place.exists():
             shutil.rmtree(place)
         temporary.rename(place)
@@ -157,9 +157,31 @@ def _save(place: Path, data: Dataset) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _write(path: Path, *parts: bytes | memoryview) -> None:
+    # The folder appears when all is in it; each file need not.
+    with open(path, "wb") as file:
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    if array.dtype.hasobject:
+        raise ValueError(f"Object arrays cannot be saved, got one of {array.dtype}.")
+    # numpy's own writing to a file does not notice a disk that is full at its end.
+    array = np.ascontiguousarray(array)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    _write(path, header.getvalue(), array.data)
+
+
 def _load(place: Path, fingerprint: str) -> Dataset:
     try:
         manifest = json.loads((place / MANIFEST).read_bytes())
+        if zlib.crc32(manifest["content"].encode()) != manifest["checksum"]:
+            raise _Damaged(f"expected the checksum {manifest['checksum']} of {MANIFEST}, got another")
+        manifest = json.loads(manifest["content"])
         if manifest["fingerprint"] != fingerprint:
             raise _Damaged("expected the fingerprint of these raw files and settings, got another")
         if manifest["code"] != _code():
@@ -196,7 +218,7 @@ def _load(place: Path, fingerprint: str) -> Dataset:
         )
     except FileNotFoundError as error:
         raise _Damaged(f"expected a whole cache, got no {Path(error.filename).name}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _Damaged(f"expected a whole cache, got {error!r}") from error
 
 
@@ -215,12 +237,12 @@ def _only_process(place: Path) -> Iterator[None]:
         with _disk_errors(place):
             place.parent.mkdir(parents=True, exist_ok=True)
             file = opened.enter_context(open(place.with_name(f".{place.name}.lock"), "wb"))
-        if sys.platform != "win32":  # no such locks there: both build, and the later one's cache stays
-            import fcntl
+            if sys.platform != "win32":  # no such locks there: both build, and the later one's cache stays
+                import fcntl
 
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"cache {place}: another process is building it; waiting.", flush=True)
-                fcntl.flock(file, fcntl.LOCK_EX)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    print(f"cache {place}: another process is building it; waiting.", flush=True)
+                    fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -25,7 +25,7 @@ def fit_vocabulary(train_values: pd.Series | np.ndarray) -> pd.Index:
     """The distinct training values in sorted order; the value at position i has the id i + 2."""
     distinct = pd.Index(pd.Series(train_values).dropna().unique()).sort_values()
     # A column of whole numbers with gaps is read as float.
-    is_whole = distinct.dtype.kind == "f" and (distinct == np.floor(distinct)).all()
+    is_whole = distinct.dtype.kind == "f" and (distinct % 1 == 0).all() and (abs(distinct) < 2**53).all()
     return distinct.astype(np.int64) if is_whole else distinct
 
 
@@ -202,9 +202,14 @@ class TowerEncoder:
 
 def save_encoders(path: Path, user_encoder: TowerEncoder, item_encoder: TowerEncoder) -> None:
     """Write both towers' encoders as JSON, atomically, so that raw ids can be encoded later."""
+    write_atomically(path, encoders_as_json(user_encoder, item_encoder))
+
+
+def encoders_as_json(user_encoder: TowerEncoder, item_encoder: TowerEncoder) -> bytes:
+    """What `load_encoders` reads."""
     towers = {"user": user_encoder, "item": item_encoder}
     text = json.dumps({tower: [_to_json(field) for field in encoder.fields] for tower, encoder in towers.items()})
-    write_atomically(path, text.encode())
+    return text.encode()
 
 
 def load_encoders(path: Path) -> tuple[TowerEncoder, TowerEncoder]:

@@ -481,6 +481,8 @@ def _write_from_shell(arguments: argparse.Namespace) -> None:
     }[arguments.dataset]
     if arguments.full:
         numbers = full | {name: number for name, number in numbers.items() if number}
+    if arguments.seed < 0:
+        raise UserError(f"--seed: expected a number of at least 0, got {arguments.seed}.")
     for name, number in numbers.items():
         if number is not None and number < 20:
             raise UserError(f"--{name}: expected at least 20, got {number}.")

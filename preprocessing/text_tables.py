@@ -35,7 +35,7 @@ def parse_separated(name: str, content: bytes, separator: bytes, columns: dict[s
     # The C parser wants one byte between fields. No text file of these formats holds a unit separator.
     num_lines = content.count(b"\n") + (not content.endswith(b"\n"))
     parsed = content.replace(separator, _UNIT_SEPARATOR)
-    if _UNIT_SEPARATOR not in content and (_separators_per_line(parsed) == len(columns) - 1).all():
+    if _UNIT_SEPARATOR not in content and (_separators_per_line(parsed, _UNIT_SEPARATOR) == len(columns) - 1).all():
         try:
             frame = pd.read_csv(
                 io.BytesIO(parsed),
@@ -60,9 +60,9 @@ def parse_separated(name: str, content: bytes, separator: bytes, columns: dict[s
     raise _first_fault(name, enumerate(rows, start=1), columns) or _unparsable(name, columns)
 
 
-def _separators_per_line(content: bytes) -> np.ndarray:
+def _separators_per_line(content: bytes, separator: bytes) -> np.ndarray:
     characters = np.frombuffer(content, dtype=np.uint8)
-    separators = np.flatnonzero(characters == _UNIT_SEPARATOR[0])
+    separators = np.flatnonzero(characters == separator[0])
     line_ends = np.flatnonzero(characters == ord("\n"))
     if not content.endswith(b"\n"):
         line_ends = np.append(line_ends, len(content))
@@ -123,12 +123,15 @@ def read_csv_blocks(path: Path, columns: dict[str, str], block_bytes: int = BLOC
     ):
         first = file.readline()
         bar.update(len(first))
-        header = [name.strip() for name in next(csv.reader([first.decode("utf-8-sig", errors="replace")]), [])]
+        try:
+            header = [name.strip() for name in next(csv.reader([first.decode("utf-8-sig", errors="replace")]), [])]
+        except csv.Error:
+            header = []
         missing = [column for column in columns if column not in header]
-        if missing:
-            raise UserError(
-                f"{path.name}, line 1: expected the header {','.join(columns)}, got no {', '.join(missing)}."
-            )
+        repeated = [column for column in header if header.count(column) > 1]
+        if missing or repeated:
+            got = f"no {', '.join(missing)}" if missing else f"{repeated[0]!r} twice"
+            raise UserError(f"{path.name}, line 1: expected the header {','.join(columns)}, got {got}.")
         line, rest = 2, b""
         while chunk := file.read(block_bytes):
             bar.update(len(chunk))
@@ -142,13 +145,20 @@ def read_csv_blocks(path: Path, columns: dict[str, str], block_bytes: int = BLOC
             raise UserError(f"{path.name}: expected at least one row below the header, got none.")
 
 
-_BLOCK_TYPES = {"int": np.int64, "str": "category", "int?": np.float64, "number?": np.float64}
+# Text becomes categories afterwards: the parser's own would be numbers where they look like numbers.
+_BLOCK_TYPES = {"int": np.int64, "str": str, "int?": np.float64, "number?": np.float64}
 
 
 def _parse_block(name: str, line: int, block: bytes, header: list[str], columns: dict[str, str]) -> pd.DataFrame:
     num_lines = block.count(b"\n") + (not block.endswith(b"\n"))
-    # The C parser fills up a line cut short, and says nothing.
-    if b'"' in block or block.count(b",") == num_lines * (len(header) - 1):
+    kinds = {column: columns.get(column, "str") for column in header}
+    # The C parser fills up a line cut short, cuts one that is too long, and says nothing.
+    fault = None
+    if b'"' in block:
+        fault = _fault_of_block(name, line, block, kinds)
+    elif not (_separators_per_line(block, b",") == len(header) - 1).all():
+        fault = _fault_of_block(name, line, block, kinds) or _unparsable(name, columns)
+    if fault is None:
         try:
             frame = pd.read_csv(
                 io.BytesIO(block),
@@ -163,16 +173,30 @@ def _parse_block(name: str, line: int, block: bytes, header: list[str], columns:
                 encoding_errors="surrogateescape",
             )
             if len(frame) == num_lines and not any(_is_odd(frame[c], kind) for c, kind in columns.items()):
-                return frame[list(columns)]
+                texts = [column for column, kind in columns.items() if kind == "str"]
+                return frame[list(columns)].astype(dict.fromkeys(texts, "category"))
         except (ValueError, OverflowError):
             pass
-    rows = csv.reader(io.StringIO(block.decode("utf-8", errors="surrogateescape")))
-    kinds = {column: columns.get(column, "str") for column in header}
-    try:
-        fault = _first_fault(name, ((line - 1 + rows.line_num, row) for row in rows), kinds)
-    except csv.Error as error:
-        fault = UserError(f"{name}, line {line - 1 + rows.line_num}: expected plain text, got {error}; mend the line.")
+        fault = _fault_of_block(name, line, block, kinds)
     raise fault or _unparsable(name, columns)
+
+
+def _fault_of_block(name: str, line: int, block: bytes, kinds: dict[str, str]) -> UserError | None:
+    rows = csv.reader(io.StringIO(block.decode("utf-8", errors="surrogateescape")))
+    begun = line
+
+    def numbered() -> Iterator[tuple[int, list[str]]]:
+        nonlocal begun
+        for row in rows:
+            if any("\n" in cell for cell in row):
+                raise csv.Error("a quote that is not closed on its line")
+            yield begun, row
+            begun = line + rows.line_num
+
+    try:
+        return _first_fault(name, numbered(), kinds)
+    except csv.Error as error:
+        return UserError(f"{name}, line {begun}: expected plain text, got {error}; mend the line.")
 
 
 def _is_odd(values: pd.Series, kind: str) -> bool:
@@ -213,15 +237,14 @@ _WANTED = {
 
 
 def _is_of_kind(value: str, kind: str) -> bool:
-    if kind == "str" or (kind.endswith("?") and value.strip() in MISSING):
+    if kind == "str" or (kind.endswith("?") and value in MISSING):
         return True
     if kind == "int":
         return _is_int64(value)
-    try:
-        number = float(value)
-    except ValueError:
+    # What the C parser takes for a number; Python's float takes more.
+    if not re.fullmatch(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *", value):
         return False
-    return number % 1 == 0 if kind == "int?" else 0 <= number < math.inf
+    return float(value) % 1 == 0 if kind == "int?" else 0 <= float(value) < math.inf
 
 
 def _is_int64(value: str) -> bool:

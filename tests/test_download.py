@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from preprocessing import amazon, movielens
 from preprocessing import download as download_module
-from preprocessing import movielens
 from preprocessing.download import DownloadError, download, find_data
 from preprocessing.errors import UserError
+from preprocessing.sample import write_amazon_sample
 
 CONTENT = bytes(range(256)) * 1000  # four chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -21,16 +22,20 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        if self.path == "/missing":
+        page = "/" + self.path.split("/")[1]  # files may be asked for below it
+        if page == "/missing" or (page == "/meta-only" and "reviews" in self.path):
             self.send_error(404)
             return
-        body = {"/wrong": CONTENT[::-1], "/longer": CONTENT + b"x", "/shorter": CONTENT[:-1]}.get(self.path, CONTENT)
+        body = {"/wrong": CONTENT[::-1], "/longer": CONTENT + b"x", "/shorter": CONTENT[:-1]}.get(page, CONTENT)
         self.send_response(200)
-        if self.path != "/no-length":
+        if page in ("/chunks", "/half-a-chunk"):
+            self.send_header("Transfer-Encoding", "chunked")
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        elif page not in ("/no-length", "/whole-without-length"):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         # /half promises the whole and hangs up in the middle; /no-length promises nothing and does the same.
-        self.wfile.write(body[: len(body) // 2] if self.path in ("/half", "/no-length") else body)
+        self.wfile.write(body[: len(body) // 2] if page in ("/half", "/no-length", "/half-a-chunk") else body)
 
     def log_message(self, *arguments):
         pass
@@ -61,7 +66,7 @@ def no_proxy_and_no_data(monkeypatch, tmp_path):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.delenv("INTTOWER_DATA", raising=False)
     (tmp_path / "data").mkdir()
-    for module in (download_module, movielens):
+    for module in (download_module, movielens, amazon):
         monkeypatch.setattr(module, "DATA_FOLDER", tmp_path / "data")
 
 
@@ -139,6 +144,65 @@ def test_an_older_file_is_replaced_by_the_right_one(server, tmp_path):
 def test_a_download_prints_nothing_where_nobody_watches(server, tmp_path, capfd):
     fetch(f"{server}/right", tmp_path / "data")
     assert capfd.readouterr() == ("", "")
+
+
+# --- without a checksum and a size: the server says how long the file is
+
+
+@pytest.mark.parametrize("page", ["right", "chunks", "whole-without-length"])
+def test_without_a_checksum_whatever_arrives_whole_is_kept(server, tmp_path, page):
+    target = tmp_path / "new folder" / "file"
+    assert download(f"{server}/{page}", target) == target
+    assert target.read_bytes() == CONTENT
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_without_a_size_a_file_of_any_length_is_kept(server, tmp_path):
+    for page, length in (("longer", len(CONTENT) + 1), ("shorter", len(CONTENT) - 1)):
+        assert len(download(f"{server}/{page}", tmp_path / page).read_bytes()) == length
+
+
+@pytest.mark.parametrize("checksum", [None, SHA256])
+def test_without_a_size_less_than_the_server_said_is_a_download_error_and_leaves_nothing(server, tmp_path, checksum):
+    with pytest.raises(DownloadError) as caught:
+        download(f"{server}/half", tmp_path / "data" / "file", checksum)
+    assert str(caught.value) == (
+        f"{server}/half: expected {len(CONTENT)} bytes, got {len(CONTENT) // 2} and then nothing more; try again."
+    )
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_chunk_that_breaks_off_is_a_download_error_and_leaves_nothing(server, tmp_path):
+    with pytest.raises(DownloadError, match=r"/half-a-chunk: could not be fetched \(IncompleteRead") as caught:
+        download(f"{server}/half-a-chunk", tmp_path / "data" / "file")
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_without_a_size_an_older_file_stays_as_it_was_when_the_new_one_breaks_off(server, tmp_path):
+    (tmp_path / "data" / "file").write_bytes(b"older")
+    for page in ("half", "missing"):
+        with pytest.raises(DownloadError):
+            download(f"{server}/{page}", tmp_path / "data" / "file")
+    assert [path.read_bytes() for path in (tmp_path / "data").iterdir()] == [b"older"]
+
+
+def test_without_a_size_a_checksum_still_decides(server, tmp_path):
+    assert download(f"{server}/right", tmp_path / "data" / "file", SHA256).read_bytes() == CONTENT
+    for page in ("wrong", "longer", "shorter", "no-length"):
+        with pytest.raises(UserError, match=f"expected sha256 {SHA256}, got ") as caught:
+            download(f"{server}/{page}", tmp_path / "data" / page, SHA256)
+        assert not isinstance(caught.value, DownloadError)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["file"]
+
+
+def test_without_a_checksum_a_given_size_still_decides(server, tmp_path):
+    assert download(f"{server}/no-length", tmp_path / "half", size=len(CONTENT) // 2).stat().st_size == 128_000
+    with pytest.raises(DownloadError, match="expected 256000 bytes, got 255999 and then nothing more"):
+        download(f"{server}/shorter", tmp_path / "data" / "file", size=len(CONTENT))
+    with pytest.raises(UserError, match="expected 256000 bytes, got more"):
+        download(f"{server}/longer", tmp_path / "data" / "file", size=len(CONTENT))
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 # --- where data is looked for
@@ -249,3 +313,37 @@ def test_a_named_place_without_movielens_is_an_error_and_never_a_download(tmp_pa
         with pytest.raises(UserError, match=r"--data .*MovieLens-1M \(ml-1m.zip, or a folder with ratings.dat"):
             movielens.locate_movielens(str(path))
     assert list((tmp_path / "data").iterdir()) == []
+
+
+# --- Amazon Electronics: found, fetched, or invented
+
+
+@pytest.fixture
+def small_sample(monkeypatch):
+    monkeypatch.setattr(amazon, "write_amazon_sample", lambda folder: write_amazon_sample(folder, num_rows=200))
+
+
+def test_amazon_is_fetched_into_data_and_said_to_be(tmp_path, server, monkeypatch, capsys):
+    monkeypatch.setattr(amazon, "FOLDER_URL", f"{server}/right/")
+    folder = tmp_path / "data" / "amazon"
+    assert amazon.locate_amazon() == (folder / amazon.REVIEWS, folder / amazon.META)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        amazon.META: CONTENT,
+        amazon.REVIEWS: CONTENT,
+    }
+    assert capsys.readouterr().out.splitlines() == [
+        f"no {name} in data/amazon/; fetching {server}/right/{name}" for name in (amazon.META, amazon.REVIEWS)
+    ]
+
+
+@pytest.mark.usefixtures("small_sample")
+@pytest.mark.parametrize("page", ["half", "missing", "meta-only"])
+def test_without_both_amazon_files_the_synthetic_sample_takes_their_place(tmp_path, server, monkeypatch, capsys, page):
+    monkeypatch.setattr(amazon, "FOLDER_URL", f"{server}/{page}/")
+    sample = tmp_path / "data" / "sample-amazon"
+    assert amazon.locate_amazon() == (sample / amazon.REVIEWS, sample / amazon.META)
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{server}/{page}/")
+    assert amazon.load_amazon(sample / amazon.REVIEWS, sample / amazon.META).synthetic
+    # A whole file is kept for the next time, a part of one is not.
+    kept = [amazon.META] if page == "meta-only" else []
+    assert [path.name for path in (tmp_path / "data").glob("amazon/*")] == kept

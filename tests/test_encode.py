@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -7,6 +8,8 @@ import pytest
 from preprocessing.encode import (
     MeanField,
     MinMaxScaler,
+    MissingField,
+    NumberField,
     SparseField,
     TowerEncoder,
     VarLenField,
@@ -185,3 +188,126 @@ def test_encoders_that_are_not_there_are_refused(tmp_path):
 def test_whole_numbers_that_arrive_as_text_are_known():
     vocabulary = fit_vocabulary(pd.Series([7, 42]))
     assert encode(np.array(["42", "7", "8", "x"], dtype=object), vocabulary).tolist() == [3, 2, 1, 1]
+
+
+@pytest.mark.parametrize("values", [[3.0, np.nan, 1.0], [3.0, 1.0]], ids=["with a gap", "without a gap"])
+def test_whole_numbers_that_were_read_as_floats_are_whole_numbers(values):
+    vocabulary = fit_vocabulary(pd.Series(values))
+    assert vocabulary.tolist() == [1, 3]
+    assert vocabulary.dtype == np.int64
+    assert encode(pd.Series([1.0, 3.0, 2.0, np.nan, 1.5]), vocabulary).tolist() == [2, 3, 1, 1, 1]
+    assert encode(pd.Series([3, 1]), vocabulary).tolist() == [3, 2]
+    assert encode(np.array(["3", "1.0", "", None], dtype=object), vocabulary).tolist() == [3, 2, 1, 1]
+
+
+def test_numbers_with_a_fraction_stay_floats():
+    vocabulary = fit_vocabulary(pd.Series([2.0, 0.5, np.nan]))
+    assert vocabulary.tolist() == [0.5, 2.0]
+    assert encode(pd.Series([2.0, 0.5, np.nan]), vocabulary).tolist() == [3, 2, 1]
+
+
+@pytest.mark.parametrize("values", [[np.nan, np.nan], [], [None, None]], ids=["nan", "empty", "None"])
+def test_a_column_without_a_value_makes_everything_unknown(values, tmp_path):
+    field = SparseField.fit("brand", pd.Series(values))
+    assert field.column(4).vocabulary_size == 2
+    frame = pd.DataFrame({"brand": [np.nan, 7.0]})
+    assert field.encode(frame).tolist() == [1, 1]
+    save_encoders(tmp_path / "encoders.json", TowerEncoder([field]), TowerEncoder([]))
+    user, _ = load_encoders(tmp_path / "encoders.json")
+    assert user.encode(frame)["brand"].tolist() == [1, 1]
+    assert user.columns(4) == [field.column(4)]
+
+
+def test_a_vocabulary_of_categories_holds_those_that_training_has(tmp_path):
+    # Text of millions of rows arrives as categories, of which training need not have all.
+    train_values = pd.Series(["right", "left", None], dtype=pd.CategoricalDtype(["left", "right", "top"]))
+    field = SparseField.fit("pid", train_values)
+    save_encoders(tmp_path / "encoders.json", TowerEncoder([field]), TowerEncoder([]))
+    loaded = load_encoders(tmp_path / "encoders.json")[0].fields[0]
+    frames = [pd.Series(["top", "right", "left", None, "x"], dtype=kind) for kind in (object, "category", "str")]
+    for one in (field, loaded):
+        assert one.column(4).vocabulary_size == 4
+        assert [one.encode(pd.DataFrame({"pid": values})).tolist() for values in frames] == [[1, 3, 2, 1, 1]] * 3
+
+
+def prices(*values: float | str | None) -> pd.Series:
+    return pd.Series(values)
+
+
+def test_numbers_are_scaled_by_the_range_they_are_told_to_and_clipped_nowhere():
+    field = NumberField.fit("price", prices(1.0, 3.0), scaled_on=prices(10.0, 20.0), log=False)
+    values = field.encode(pd.DataFrame({"price": [10.0, 15.0, 20.0, 0.0, 30.0]}))
+    assert values.tolist() == [[0.0], [0.5], [1.0], [-1.0], [2.0]]
+    assert values.dtype == np.float32
+
+
+def test_a_missing_number_counts_as_the_mean_of_the_training_values():
+    field = NumberField.fit("price", prices(1.0, 3.0, np.nan, 8.0), scaled_on=prices(0.0, 8.0), log=False)
+    assert field.mean == 4.0
+    assert field.encode(pd.DataFrame({"price": [np.nan, 2.0]})).tolist() == [[0.5], [0.25]]
+    assert field.encode(pd.DataFrame({"price": ["2.0", "", None]}, dtype=object)).tolist() == [[0.25], [0.5], [0.5]]
+
+
+def test_a_missing_number_takes_part_in_the_range_as_the_mean():
+    # The values scaled on are 5 and the training mean 1, so 1 becomes 0 and 5 becomes 1.
+    field = NumberField.fit("price", prices(0.0, 2.0), scaled_on=prices(5.0, np.nan), log=False)
+    assert field.encode(pd.DataFrame({"price": [1.0, 5.0, 3.0]})).tolist() == [[0.0], [1.0], [0.5]]
+
+
+def test_the_logarithm_of_1_and_a_number_can_be_scaled_in_its_place():
+    field = NumberField.fit("price", prices(0.0, 8.0, np.nan), scaled_on=prices(0.0, 8.0), log=True)
+    values = field.encode(pd.DataFrame({"price": [0.0, 2.0, 8.0, 80.0, np.nan]}))[:, 0]
+    # log 3 is half and log 81 is twice log 9; the mean is taken before the logarithm: 4, not its own.
+    np.testing.assert_allclose(values, [0.0, 0.5, 1.0, 2.0, math.log(5) / math.log(9)], rtol=1e-6)
+
+
+def test_a_column_without_any_number_is_scaled_to_0():
+    field = NumberField.fit("price", prices(np.nan, np.nan), scaled_on=prices(np.nan), log=True)
+    assert field.encode(pd.DataFrame({"price": [np.nan, 0.0]})).tolist() == [[0.0], [0.0]]
+
+
+def test_a_number_is_a_dense_column_of_one():
+    field = NumberField.fit("price", prices(1.0), scaled_on=prices(1.0), log=True)
+    assert field.column(embedding_dim=7) == DenseFeat("price", 1)
+    assert MissingField("price_missing", "price").column(embedding_dim=7) == DenseFeat("price_missing", 1)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.array([2.0, np.nan, 0.0]), np.array(["2", "", "0"], dtype=object), np.array(["2", None, 0], dtype=object)],
+    ids=["numbers", "text", "objects"],
+)
+def test_a_missing_number_is_marked_with_1(values):
+    marks = MissingField("price_missing", "price").encode(pd.DataFrame({"price": values}))
+    assert marks.tolist() == [[0.0], [1.0], [0.0]]
+    assert marks.dtype == np.float32
+
+
+def test_a_mark_needs_the_column_that_it_is_about():
+    encoder = TowerEncoder([MissingField("price_missing", "price")])
+    assert encoder.encode(pd.DataFrame({"price": [1.0]}))["price_missing"].tolist() == [[0.0]]
+    with pytest.raises(UserError, match="expected a column 'price', got \\['price_missing'\\]"):
+        encoder.encode(pd.DataFrame({"price_missing": [1.0]}))
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_encoders_of_numbers_survive_json_bit_for_bit(log, tmp_path):
+    number = NumberField.fit("price", prices(0.1, 1 / 3, np.nan), prices(0.7, 99_999_999.0), log)
+    brand = SparseField.fit("brand", pd.Series([3.0, np.nan, 1.0]))
+    fields = [brand, number, MissingField("price_missing", "price")]
+    save_encoders(tmp_path / "encoders.json", TowerEncoder([]), TowerEncoder(fields))
+    _, loaded = load_encoders(tmp_path / "encoders.json")
+    assert loaded.fields[1:] == fields[1:]
+    assert loaded.fields[0].vocabulary.equals(brand.vocabulary)
+    assert loaded.fields[0].vocabulary.dtype == np.int64
+    assert loaded.columns(4) == TowerEncoder(fields).columns(4)
+    frame = pd.DataFrame({"brand": [1.0, np.nan, 3.0], "price": [np.nan, 0.3, 1e8]})
+    for name, values in TowerEncoder(fields).encode(frame).items():
+        np.testing.assert_array_equal(loaded.encode(frame)[name], values)
+        assert loaded.encode(frame)[name].dtype == values.dtype
+
+
+@pytest.mark.parametrize("values", [[1.0, np.inf], [1.0, 1e19, 2e19], [-1e300, 1.0]], ids=repr)
+def test_numbers_that_no_whole_number_holds_stay_floats(values):
+    vocabulary = fit_vocabulary(pd.Series(values))
+    assert encode(pd.Series([*values, 2.0, np.nan]), vocabulary).tolist() == [*range(2, len(values) + 2), 1, 1]

@@ -11,8 +11,11 @@ from model import MODELS, model_class
 from model.estimator import Estimator
 from model.IntTower import IntTower
 from model.lr import LR
+from model.settings import changed as default_changed
 from model.settings import flag_name, levels, model_fields, option, taken_fields
 from preprocessing.errors import UserError
+from train_alibaba_IntTower import PRESETS as ALIBABA_PRESETS
+from train_alibaba_IntTower import Settings as AlibabaSettings
 from train_movielens_IntTower import PRESETS
 from train_movielens_IntTower import Settings as MovieLensSettings
 from training.settings import (
@@ -34,6 +37,16 @@ class Settings(TrainingSettings):
     user_head: int = option(4, "heads of each user level")
     pooling: str = option("mean", "how lists are pooled", choices=("mean", "sum"))
     levels: str = option("all", "levels that are scored", type=levels)
+
+
+@dataclass
+class ScriptSettings(TrainingSettings):
+    """A script's own defaults: of common flags, and of one that IntTower alone has."""
+
+    lr: float = default_changed(TrainingSettings, "lr", 0.5)
+    dropout: float = default_changed(TrainingSettings, "dropout", 0.1)
+    user_head: int = default_changed(TrainingSettings, "user_head", 7)
+    hidden_units: list[int] = default_changed(TrainingSettings, "hidden_units", (8, 4))
 
 
 TOY_PRESETS = {"released": {"user_head": 32, "epochs": 10, "lr": 0.1}, "quick": {"epochs": 1}}
@@ -185,6 +198,22 @@ def test_a_number_out_of_its_range_is_refused(changed, message):
         dataclasses.replace(Settings(), **changed).check()
 
 
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("cuda:99", r"--device cuda:99: expected that CUDA device, got \d+ on this machine; use --device cpu"),
+        ("tpu", "--device: expected auto, cpu, cuda or cuda:<n>, got 'tpu'"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_before_data_are_read(monkeypatch, capsys, device, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(Settings(), device=device).check()
+    seen = []
+    assert run_command_line(monkeypatch, seen.append, "--device", device) == EXIT_USER_ERROR
+    assert seen == []
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_the_default_settings_are_in_their_ranges():
     Settings().check()
     dataclasses.replace(Settings(), epochs=1, patience=1, batch_size=2, dropout=0.0, seed=0, l2_embedding=0.0).check()
@@ -239,6 +268,73 @@ def test_the_settings_defaults_are_the_models_own(name):
         own = {option_name: parameter.default for option_name, parameter in parameters.items()} | own
     for option_name, value in parse().model_options(model).items():
         assert value == own[option_name], option_name
+
+
+def test_a_script_may_have_defaults_of_its_own():
+    settings = parse(settings=ScriptSettings)
+    assert (settings.lr, settings.dropout, settings.user_head, settings.hidden_units) == (0.5, 0.1, 7, [8, 4])
+    assert settings.epochs == TrainingSettings().epochs
+    assert parse("--preset", "released", settings=ScriptSettings).lr == 0.1
+    assert parse("--lr", "0.3", "--dropout", "0.3", settings=ScriptSettings).dropout == 0.3
+    # The class that was derived from keeps its own.
+    assert (TrainingSettings().lr, TrainingSettings().hidden_units) == (1e-3, (300, 300, 128))
+
+
+def test_a_default_of_the_scripts_own_keeps_the_flags_help_and_type(capsys):
+    metadata = TrainingSettings.__dataclass_fields__["hidden_units"].metadata
+    assert ScriptSettings.__dataclass_fields__["hidden_units"].metadata == metadata
+    assert parse("--hidden-units", "5,6", settings=ScriptSettings).hidden_units == [5, 6]
+    with pytest.raises(SystemExit):
+        parse("--help", settings=ScriptSettings)
+    assert f"{metadata['help']} (default: [8, 4])" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_default_of_the_scripts_own_is_not_refused_with_a_model_that_lacks_the_flag():
+    assert parse(settings=ScriptSettings).model_options(LR) == {}
+    dssm = parse(settings=ScriptSettings).model_options(model_class("DSSM"))
+    assert (dssm["dnn_dropout"], dssm["dnn_hidden_units"]) == (0.1, (8, 4))
+    assert "user_head" not in dssm
+    assert parse(settings=ScriptSettings).model_options(IntTower)["user_head"] == 7
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments"),
+    [
+        ("LR", ("--dropout", "0.3")),  # the default of all scripts, and not of this one
+        ("LR", ("--hidden-units", "300,300,128")),
+        ("DSSM", ("--user-head", "4")),
+        ("LR", ("--user-head", "8")),
+    ],
+)
+def test_what_differs_from_the_scripts_own_default_is_refused_with_a_model_that_lacks_it(model, arguments):
+    with pytest.raises(UserError, match=f"{' '.join(arguments)}: expected a setting of {model}"):
+        parse(*arguments, settings=ScriptSettings).model_options(model_class(model))
+
+
+def test_a_flag_that_repeats_the_scripts_own_default_changes_nothing():
+    repeated = parse("--dropout", "0.1", "--hidden-units", "8,4", "--user-head", "7", settings=ScriptSettings)
+    assert repeated.model_options(LR) == {}
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_every_model_takes_the_defaults_of_the_alibaba_script(model):
+    options = parse("--model", model, settings=AlibabaSettings).model_options(model_class(model))
+    assert options.get("dnn_dropout", 0.5) == 0.5
+
+
+def test_a_preset_of_another_model_is_refused_in_the_alibaba_script():
+    settings = parse("--preset", "released", "--model", "LR", settings=AlibabaSettings, presets=ALIBABA_PRESETS)
+    with pytest.raises(UserError, match="expected a setting of LR, got one that it does not have; leave it out"):
+        settings.model_options(LR)
+
+
+def test_a_cache_shapes_no_number_and_a_sample_rate_does():
+    plain = parse(settings=AlibabaSettings)
+    without, sampled = (parse(flag, settings=AlibabaSettings) for flag in ("--no-cache", "--sample-rate=0.5"))
+    assert (plain.cache, without.cache) == (True, False)
+    assert plain.recorded(IntTower) == without.recorded(IntTower)
+    assert plain.identity(IntTower) == without.identity(IntTower)
+    assert plain.identity(IntTower) != sampled.identity(IntTower)
 
 
 def test_every_setting_of_the_models_belongs_to_one():

@@ -1,0 +1,316 @@
+"""Rows that name a user and an item, encoded: twenty rows by hand under every protocol."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from preprocessing.encode import MeanField, MissingField, NumberField, SparseField, VarLenField
+from preprocessing.errors import UserError
+from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
+from preprocessing.protocols import PROTOCOLS, split_rows
+from preprocessing.tables import Dataset, Lookup
+
+SPLITS = ("train", "valid", "test")
+SEED = 5
+USER_FIELDS = {"user": SparseField, "age_level": SparseField}
+ITEM_FIELDS = {
+    "ad": SparseField,
+    "brand": SparseField,
+    "tags": VarLenField,
+    "pid": SparseField,
+    "price": NumberField,
+    "price_missing": MissingField,
+}
+USER_FIELDS_WITH_MEAN = USER_FIELDS | {"user_mean": MeanField}
+ITEM_FIELDS_WITH_MEAN = ITEM_FIELDS | {"ad_mean": MeanField}
+
+# The fourth user and the fourth ad occur in test rows alone, the fifth ones in none.
+USERS = pd.DataFrame({"user": [70, 50, 60, 90, 10], "age_level": [3, np.nan, 5, 9, 3]})
+ADS = pd.DataFrame(
+    {
+        "ad": [12, 11, 13, 19, 10],
+        "brand": ["b", "a", None, "c", "a"],
+        "tags": ["x|y", "y", "", "x|z|y", "z"],
+        "price": [0.0, 8.0, np.nan, 80.0, 2.0],
+    }
+)
+# Places in USERS and ADS, pids and labels of the rows of each split, in its order.
+USER_OF_ROW = {"train": [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0], "valid": [2, 0], "test": [3, 1, 3, 0]}
+AD_OF_ROW = {"train": [0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 1, 2, 0, 1], "valid": [1, 2], "test": [3, 0, 1, 3]}
+PIDS = {"train": ["left", "right"] * 7, "valid": ["left", "top"], "test": ["top", "right", "left", "left"]}
+LABELS = {"train": [1, 0] * 7, "valid": [0, 1], "test": [1, 0, 0, 1]}
+# What they become: ids of the sorted training values from 2 on, 1 for what no training row has.
+ENCODED_USERS = {"user": [4, 2, 3, 1, 1], "age_level": [2, 1, 3, 1, 2]}
+ENCODED_ADS = {
+    "ad": [3, 2, 4, 1, 1],
+    "brand": [3, 2, 1, 1, 2],
+    "tags": [[2, 3], [3, 0], [1, 0], [2, 1], [1, 0]],
+    "price_missing": [[0.0], [0.0], [1.0], [0.0], [0.0]],
+}
+ENCODED_PIDS = {"left": 2, "right": 3, "top": 1}
+
+
+def by_hand(protocol: str, **changes) -> Interactions:
+    """Twenty rows, of which each split gets those that stand above."""
+    times = np.arange(20)[::-1]
+    splits = split_rows(protocol, times, SEED)
+
+    def dealt(values: dict[str, list], dtype) -> np.ndarray:
+        column = np.empty(20, dtype=dtype)
+        for name in SPLITS:
+            column[getattr(splits, name)] = values[name]
+        return column
+
+    columns = dict(
+        name="ads",
+        users=USERS,
+        items=ADS,
+        user_of_row=dealt(USER_OF_ROW, np.int64),
+        item_of_row=dealt(AD_OF_ROW, np.int64),
+        labels=dealt(LABELS, np.int8),
+        times=times,
+        rows=np.arange(20) * 3 + 100,
+        context={"pid": pd.Series(dealt(PIDS, object))},
+        probabilities=np.arange(20) / 20,
+        counts={"rows_read": 25},
+    )
+    return Interactions(**columns | changes)
+
+
+def encoded_by_hand(
+    protocol: str = "strict",
+    user_fields: dict = USER_FIELDS,
+    item_fields: dict = ITEM_FIELDS,
+    released_per_part: bool = False,
+    **changes,
+) -> Dataset:
+    raw = by_hand(protocol, **changes)
+    return encode_interactions(raw, user_fields, item_fields, protocol, SEED, 4, "fingerprint", released_per_part)
+
+
+def splits_by_hand(protocol: str) -> dict[str, np.ndarray]:
+    return vars(split_rows(protocol, np.arange(20)[::-1], SEED))
+
+
+@pytest.fixture(scope="module", params=PROTOCOLS)
+def data(request) -> Dataset:
+    return encoded_by_hand(request.param)
+
+
+def test_under_temporal_the_latest_rows_are_test():
+    # Time runs backwards through the rows, so each split's rows stand from later to earlier places.
+    splits = splits_by_hand("temporal")
+    assert splits["train"].tolist() == list(range(19, 5, -1))
+    assert splits["valid"].tolist() == [5, 4]
+    assert splits["test"].tolist() == [3, 2, 1, 0]
+
+
+def test_every_row_looks_its_user_and_its_item_up(data):
+    for split in SPLITS:
+        features = getattr(data, split).features
+        for names, of_row in ((USER_FIELDS, USER_OF_ROW), (ITEM_FIELDS.keys() - {"pid"}, AD_OF_ROW)):
+            for name in names:
+                assert isinstance(features[name], Lookup), name
+                assert features[name].index.tolist() == of_row[split]
+                assert features[name].index.dtype == torch.int32
+
+
+def test_ids_are_those_of_the_values_that_training_rows_name(data):
+    for name, expected in (ENCODED_USERS | ENCODED_ADS).items():
+        values = data.test.features[name].values
+        assert values.tolist() == expected, name
+        assert values.dtype == (torch.float32 if name == "price_missing" else torch.int32)
+
+
+def test_a_tower_has_its_fields_in_their_order_and_counts_what_training_has(data):
+    assert [column.name for column in data.user_columns] == list(USER_FIELDS)
+    assert [column.name for column in data.item_columns] == list(ITEM_FIELDS)
+    assert list(data.train.features) == [*USER_FIELDS, *ITEM_FIELDS]
+    # Three users, two age levels, three ads, two brands, two pids; padding and out-of-vocabulary in each.
+    sizes = [c.vocabulary_size for c in data.user_columns + data.item_columns if c.name in ("user", "age_level", "ad")]
+    assert sizes == [5, 4, 5]
+    assert [c.vocabulary_size for c in data.item_columns if c.name in ("brand", "tags", "pid")] == [4, 4, 4]
+    assert data.user_columns[0].embedding_dim == 4
+
+
+def test_a_column_of_the_row_itself_is_kept_by_row_and_learned_from_training_rows(data):
+    for split in SPLITS:
+        pids = getattr(data, split).features["pid"]
+        assert not isinstance(pids, Lookup)
+        assert pids.tolist() == [ENCODED_PIDS[pid] for pid in PIDS[split]]
+        assert pids.dtype == torch.int32
+
+
+@pytest.mark.parametrize("protocol", ["strict", "temporal"])
+def test_prices_are_scaled_by_the_logarithms_of_those_that_training_rows_name(protocol):
+    # The known prices of training are 0 and 8: their mean stands in for the third, log(1 + 8) becomes 1.
+    # 80 is twice that in logarithms, and half of it is 2.
+    prices = encoded_by_hand(protocol).train.features["price"].values
+    expected = [[0.0], [1.0], [math.log(5) / math.log(9)], [2.0], [0.5]]
+    torch.testing.assert_close(prices, torch.tensor(expected), rtol=0, atol=1e-6)
+
+
+def test_under_paper_prices_are_scaled_as_they_are_by_those_of_test_rows():
+    # Test rows name the prices 80, 0 and 8; the missing one is the mean of the training ads' all the same.
+    prices = encoded_by_hand("paper").train.features["price"].values
+    torch.testing.assert_close(prices, torch.tensor([[0.0], [0.1], [0.05], [1.0], [0.025]]), rtol=0, atol=1e-6)
+
+
+def test_each_price_counts_once_however_often_its_ad_is_shown():
+    often = AD_OF_ROW | {"train": [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2]}
+    item_of_row = np.empty(20, dtype=np.int64)
+    for name, rows in splits_by_hand("strict").items():
+        item_of_row[rows] = often[name]
+    assert encoded_by_hand("strict", item_of_row=item_of_row).item_encoder.fields[4].mean == 4.0
+
+
+def test_values_of_users_and_ads_outside_training_change_nothing_that_is_learned(data):
+    users, ads = USERS.copy(), ADS.copy()
+    users.loc[3:, "age_level"] = [77, 78]
+    ads.loc[3:, ["brand", "tags", "price"]] = ["q", "q|r|s|t", 1e6]
+    other = encoded_by_hand(data.protocol, users=users, items=ads)
+    for name in (*ENCODED_USERS, *ENCODED_ADS):
+        assert torch.equal(other.test.features[name].values[:3], data.test.features[name].values[:3]), name
+    if data.protocol != "paper":
+        assert torch.equal(other.test.features["price"].values[:3], data.test.features["price"].values[:3])
+    assert other.item_columns == data.item_columns
+    assert other.user_columns == data.user_columns
+
+
+def test_rows_are_places_in_the_raw_file_and_groups_are_raw_users(data):
+    for split, rows in splits_by_hand(data.protocol).items():
+        table = getattr(data, split)
+        assert table.rows.tolist() == [100 + 3 * row for row in rows]
+        assert table.groups.tolist() == USER_OF_ROW[split]
+        assert table.groups.dtype == np.int32
+        assert table.labels.tolist() == LABELS[split]
+        assert table.labels.dtype == torch.float32
+        assert len(table) == len(USER_OF_ROW[split])
+
+
+def test_what_is_known_of_a_user_or_an_ad_is_held_once(data):
+    for name in ENCODED_USERS | ENCODED_ADS:
+        lookups = [getattr(data, split).features[name] for split in SPLITS]
+        assert lookups[0].values is lookups[1].values is lookups[2].values
+    for split in SPLITS:
+        features = getattr(data, split).features
+        assert features["user"].index is features["age_level"].index
+        assert features["ad"].index is features["price"].index
+        assert np.shares_memory(getattr(data, split).groups, features["user"].index.numpy())
+
+
+def test_encoders_give_raw_frames_what_the_tables_hold(data):
+    users, items = data.user_encoder.encode(USERS), data.item_encoder.encode(ADS.assign(pid="right"))
+    assert items.pop("pid").tolist() == [3] * 5
+    for name, values in (users | items).items():
+        np.testing.assert_array_equal(data.test.features[name].values.numpy(), values, err_msg=name)
+
+
+def test_counts_say_what_was_read_and_what_each_split_holds(data):
+    assert data.counts == {
+        "rows_read": 25,
+        "train": 14,
+        "valid": 2,
+        "test": 4,
+        "users_in_train": 3,
+        "items_in_train": 3,
+    }
+
+
+def test_probabilities_are_those_of_the_test_rows_and_mark_the_name(data):
+    assert data.probabilities.tolist() == [row / 20 for row in splits_by_hand(data.protocol)["test"]]
+    assert data.name == "ads-synthetic"
+    assert data.synthetic
+    real = encoded_by_hand(data.protocol, probabilities=None)
+    assert real.probabilities is None
+    assert real.name == "ads"
+    assert not real.synthetic
+
+
+def test_what_it_is_told_is_handed_on(data):
+    assert data.protocol in PROTOCOLS
+    assert data.fingerprint == "fingerprint"
+    assert data.embedding_dim == 4
+
+
+def test_labels_leak_under_paper_where_a_field_is_made_of_labels(data):
+    assert not data.labels_leak
+    protocol = data.protocol
+    assert encoded_by_hand(protocol, user_fields=USER_FIELDS_WITH_MEAN).labels_leak is (protocol == "paper")
+    assert encoded_by_hand(protocol, item_fields=ITEM_FIELDS_WITH_MEAN).labels_leak is (protocol == "paper")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_mean_of_labels_is_kept_by_row_under_the_name_of_its_id(protocol):
+    data = encoded_by_hand(protocol, USER_FIELDS_WITH_MEAN, ITEM_FIELDS_WITH_MEAN)
+    for split in SPLITS:
+        table = getattr(data, split)
+        for name in ("user_mean", "ad_mean"):
+            assert not isinstance(table.features[name], Lookup)
+            assert table.features[name].shape == (len(table), 1)
+            assert table.features[name].dtype == torch.float32
+    user_mean, ad_mean = data.user_encoder.fields[-1], data.item_encoder.fields[-1]
+    assert (user_mean.key, ad_mean.key) == ("user", "ad")
+    if protocol != "paper":
+        assert sorted(user_mean.keys) == [50, 60, 70]
+        assert sorted(ad_mean.keys) == [11, 12, 13]
+        # Of valid and test rows the encoder knows all: they see what training left behind.
+        assert data.test.features["user_mean"].tolist() == user_mean.encode(USERS)[USER_OF_ROW["test"]].tolist()
+        assert data.test.features["ad_mean"].tolist() == ad_mean.encode(ADS)[AD_OF_ROW["test"]].tolist()
+
+
+def test_users_without_a_positive_label_vanish_under_paper_where_a_field_is_made_of_labels():
+    # In test rows, user 3 has the labels 1 and 0, user 1 a 0, user 0 a 1; over all rows user 1 has some 1.
+    whole, dropped = encoded_by_hand("paper"), encoded_by_hand("paper", USER_FIELDS_WITH_MEAN, released_per_part=True)
+    over_all_rows = encoded_by_hand("paper", USER_FIELDS_WITH_MEAN, released_per_part=False)
+    assert whole.test.groups.tolist() == over_all_rows.test.groups.tolist() == [3, 1, 3, 0]
+    assert dropped.test.groups.tolist() == [3, 3, 0]
+    assert (whole.counts["test"], over_all_rows.counts["test"], dropped.counts["test"]) == (4, 4, 3)
+    assert dropped.probabilities.shape == (3,)
+
+
+def test_under_paper_means_are_taken_per_part_or_over_all_rows():
+    # User 0: in test a single 1, over all rows 1 of the test row, of 5 training rows at places 0, 3, 6, 9, 12 and 13,
+    # and of a valid row. User 3 occurs in test alone: 1/2 either way.
+    per_part, over_all = (
+        encoded_by_hand("paper", USER_FIELDS_WITH_MEAN, released_per_part=released) for released in (True, False)
+    )
+    assert per_part.test.groups.tolist() == [3, 3, 0]
+    assert per_part.test.features["user_mean"].flatten().tolist() == [0.0, 0.0, 1.0]  # of 1/2, 1/2 and 1
+    labels = LABELS["train"] + LABELS["valid"] + LABELS["test"]
+    users = USER_OF_ROW["train"] + USER_OF_ROW["valid"] + USER_OF_ROW["test"]
+    means = [np.mean([label for label, u in zip(labels, users, strict=True) if u == user]) for user in (3, 1, 3, 0)]
+    scaled = (np.array(means) - min(means)) / (max(means) - min(means))
+    np.testing.assert_allclose(over_all.test.features["user_mean"].flatten().numpy(), scaled, atol=1e-6)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_split_of_one_class_is_refused(protocol, split):
+    labels = by_hand(protocol).labels
+    labels[splits_by_hand(protocol)[split]] = 0
+    with pytest.raises(UserError, match=f"{split} split: expected labels 0 and 1, got only 0"):
+        encoded_by_hand(protocol, labels=labels)
+
+
+def test_a_protocol_that_does_not_exist_is_refused():
+    with pytest.raises(UserError, match="protocol: expected one of strict, paper, temporal, got 'random'"):
+        check_protocol("random")
+    with pytest.raises(UserError, match="protocol: expected one of"):
+        encode_interactions(by_hand("strict"), USER_FIELDS, ITEM_FIELDS, "random", SEED, 4, "")
+
+
+def test_a_fingerprint_is_of_the_files_and_of_every_setting():
+    first = data_fingerprint("abc", protocol="strict", split_seed=1)
+    assert first == data_fingerprint("abc", split_seed=1, protocol="strict")
+    others = [
+        data_fingerprint("abd", protocol="strict", split_seed=1),
+        data_fingerprint("abc", protocol="paper", split_seed=1),
+        data_fingerprint("abc", protocol="strict", split_seed=2),
+        data_fingerprint("abc", protocol="strict", split_seed=1, sample_rate=0.5),
+    ]
+    assert len({first, *others}) == 5
+    assert len(first) == 64
