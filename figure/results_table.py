@@ -58,7 +58,7 @@ def _model(record: dict) -> str:
 
 
 def _published(record: dict) -> str:
-    if not record["labels_leak"]:
+    if record["protocol"] != "paper":
         return "not comparable"
     auc, logloss = _PUBLISHED[record["dataset"]][record["model"]]
     return f"{auc:.4f} / {logloss:.4f}"

@@ -17,14 +17,14 @@ from preprocessing.download import DATA_FOLDER, find_data
 from preprocessing.encode import NumberField, SparseField
 from preprocessing.errors import UserError
 from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
-from preprocessing.sample import load_probabilities
+from preprocessing.sample import load_probabilities, probabilities_in
 from preprocessing.tables import Dataset
 from preprocessing.text_tables import read_csv_blocks
 
 RAW_SAMPLE, AD_FEATURE, USER_PROFILE = "raw_sample.csv", "ad_feature.csv", "user_profile.csv"
 # As text_tables.read_csv_blocks takes them; the headers' surplus spaces do not count.
 FILES = {
-    RAW_SAMPLE: {"user": "int", "time_stamp": "int", "adgroup_id": "int", "pid": "str", "clk": "int"},
+    RAW_SAMPLE: {"user": "int", "time_stamp": "int", "adgroup_id": "int", "pid": "str?", "clk": "int"},
     AD_FEATURE: {
         "adgroup_id": "int",
         "cate_id": "int?",
@@ -55,7 +55,7 @@ ITEM_FIELDS = {
 WHERE_TO_GET_IT = (
     "They need a login at https://tianchi.aliyun.com/dataset/dataDetail?dataId=56: put the three CSV files, unpacked, "
     f"into {DATA_FOLDER.name}/alibaba/, or name their folder with --data. To try the script on invented data: "
-    "python -m preprocessing.sample alibaba data/alibaba"
+    "python -m preprocessing.sample alibaba data/alibaba-sample, and --data data/alibaba-sample."
 )
 
 
@@ -91,7 +91,7 @@ def load_alibaba(
     for file in files:
         if not file.is_file():
             raise UserError(f"{folder}: expected {', '.join(FILES)}, got no {file.name}. {WHERE_TO_GET_IT}")
-    sha256 = sha256_of_files(files)
+    sha256 = sha256_of_files([*files, *probabilities_in(folder)])
     fingerprint = data_fingerprint(sha256, protocol=protocol, split_seed=split_seed, sample_rate=sample_rate)
 
     def build() -> Dataset:

@@ -30,7 +30,7 @@ from preprocessing.download import DATA_FOLDER, DownloadError, download, find_da
 from preprocessing.encode import MeanField, MissingField, NumberField, SparseField
 from preprocessing.errors import UserError
 from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
-from preprocessing.sample import load_probabilities, write_amazon_sample
+from preprocessing.sample import load_probabilities, probabilities_in, write_amazon_sample
 from preprocessing.tables import Dataset
 
 USER_FIELDS = {"reviewerID": SparseField, "user_mean_rating": MeanField}
@@ -77,7 +77,8 @@ def load_amazon(
     for file in files:
         if not file.is_file():
             raise UserError(f"{file}: expected a file of Amazon reviews, got no such file; check the path.")
-    fingerprint = data_fingerprint(sha256_of_files(files), protocol=protocol, split_seed=split_seed)
+    sha256 = sha256_of_files([*files, *probabilities_in(files[0].parent)])
+    fingerprint = data_fingerprint(sha256, protocol=protocol, split_seed=split_seed)
 
     def build() -> Dataset:
         raw = read_amazon(*files, strict_data=strict_data)
@@ -86,7 +87,7 @@ def load_amazon(
         )
 
     # What is refused with strict_data has its own cache, or the other's would be taken.
-    data = cached(cache, f"amazon-{protocol}{'-checked' if strict_data else ''}", fingerprint, build)
+    data = cached(cache, f"{_dataset_name(files[0])}-{protocol}{'-checked' if strict_data else ''}", fingerprint, build)
     data.embedding_dim, data.source, data.seconds = embedding_dim, str(reviews), time.perf_counter() - start
     return data
 
@@ -147,13 +148,13 @@ def _interactions(path: Path, users: pd.Series, items: pd.DataFrame, user_of_row
             f"{path.name}, review {outside[0] + 1}: expected a rating from 1 to 5 as overall, got "
             f"{stars[outside[0]]:g}; {len(outside)} such review(s), mend or remove them."
         )
+    repeated = pd.DataFrame({"user": user_of_row, "item": item_of_row, "stars": stars, "time": times}).duplicated()
     counts = {"reviews_read": len(stars), "users": len(users), "items": len(items), **counts}
+    counts["reviews_that_repeat_another"] = int(repeated.sum())
     counts["items_without_price"] = int(items["price"].isna().sum())
     counts["items_without_category"] = int(items["categories"].isna().sum())
     return Interactions(
-        name="amazon"
-        if is_csv(path) or path.name.startswith("reviews_Electronics_5.json")
-        else f"amazon-{_stem(path)}",
+        name=_dataset_name(path),
         users=users.to_frame(),
         items=items,
         user_of_row=user_of_row,
@@ -187,7 +188,7 @@ def _read_meta(path: Path, asins: dict[str, int]) -> tuple[pd.DataFrame, dict[st
         categories[place] = finest_category(item.get("categories", item.get("category")))
         prices[place] = parse_price(item.get("price"))
         unreadable += math.isnan(prices[place]) and item.get("price") not in (None, "")
-    frame = pd.DataFrame({"asin": list(asins), "categories": categories, "price": prices, "listed": listed}, dtype=None)
+    frame = pd.DataFrame({"asin": list(asins), "categories": categories, "price": prices, "listed": listed})
     counts = {f"lines_of_{path.name}": num_lines, f"asins_not_in_{path.name}": int((~listed).sum())}
     return frame, counts | {"prices_unreadable": unreadable}
 
@@ -243,7 +244,8 @@ def finest_category(categories) -> str | None:
 
 
 LARGEST_PRICE = 1e12  # what is larger is a mistake, and would leave nothing of the others' scale
-_PRICE = re.compile(r"\$?\s*([\d,]*\.?\d+)(?:\s*-\s*\$?\s*([\d,]*\.?\d+))?")
+_DOLLARS = r"\$?\s*(\d[\d,]*(?:\.\d+)?|\.\d+)"
+_PRICE = re.compile(rf"{_DOLLARS}(?:\s*-\s*{_DOLLARS})?")
 
 
 def parse_price(price) -> float:
@@ -265,7 +267,7 @@ def _read_released_csv(path: Path) -> Interactions:
     user_of_row, item_of_row, times, stars = array("i"), array("i"), array("q"), array("d")
     categories, prices = [], []
     with _opened(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file)
+        reader = csv.reader(file, strict=True)  # which refuses a quote that is never closed
         try:
             header = [name.strip() for name in next(reader, [])]
         except csv.Error:
@@ -281,8 +283,6 @@ def _read_released_csv(path: Path) -> Interactions:
                     continue
                 if len(row) != len(header):
                     raise ValueError(f"{len(row)} columns where the header has {len(header)}")
-                if any("\n" in cell for cell in row):
-                    raise ValueError("a quote that is not closed on its line")
                 cells = dict(zip(header, row, strict=True))
                 user_of_row.append(users.setdefault(cells["reviewerID"], len(users)))
                 if cells["asin"] not in asins:
@@ -318,6 +318,11 @@ def _read_released_csv(path: Path) -> Interactions:
 def is_csv(path: Path) -> bool:
     """Whether a file is the released CSV, by its name."""
     return Path(path).name.lower().endswith((".csv", ".csv.gz", ".txt"))
+
+
+def _dataset_name(reviews: Path) -> str:
+    is_electronics = is_csv(reviews) or reviews.name.startswith("reviews_Electronics_5.json")
+    return "amazon" if is_electronics else f"amazon-{_stem(reviews)}"
 
 
 def _stem(path: Path) -> str:
@@ -382,6 +387,7 @@ _WRONG_LINE = (
 def _text(value) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} as an id")
+    value.encode()  # half a character, as in "\\ud800", can be neither printed nor saved
     return value
 
 
@@ -445,6 +451,8 @@ def _fetch() -> tuple[Path, Path]:
                 print(f"no {name} in {DATA_FOLDER.name}/amazon/; fetching {FOLDER_URL}{name}", flush=True)
                 download(FOLDER_URL + name, folder / name)
     except DownloadError as error:
+        if (folder / REVIEWS).is_file():  # real reviews are not to be left for invented ones
+            raise
         print(error)
         folder = write_amazon_sample(DATA_FOLDER / "sample-amazon")
     return folder / REVIEWS, folder / META

@@ -101,12 +101,15 @@ def _checksum(path: Path) -> int:
     return value
 
 
-def _code() -> str:
-    """sha256 of this folder's own code: who edits a field must not get yesterday's tables."""
+def _sha256_of_code() -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+# Who edits a field must not get yesterday's tables. Taken at import: a file may be edited while its older code runs.
+CODE = _sha256_of_code()
 
 
 def _save(place: Path, data: Dataset) -> None:
@@ -114,7 +117,7 @@ def _save(place: Path, data: Dataset) -> None:
     for left in place.parent.glob(f".{place.name}.building*"):
         shutil.rmtree(left, ignore_errors=True)
     temporary = place.with_name(f".{place.name}.building{os.getpid()}")
-    temporary.mkdir()
+    temporary.mkdir(parents=True)
     try:
         files: dict[tuple, str] = {}
 
@@ -137,7 +140,7 @@ def _save(place: Path, data: Dataset) -> None:
         _write(temporary / ENCODERS, encoders_as_json(data.user_encoder, data.item_encoder))
         manifest = {
             "fingerprint": data.fingerprint,
-            "code": _code(),
+            "code": CODE,
             "name": data.name,
             "protocol": data.protocol,
             "labels_leak": data.labels_leak,
@@ -184,7 +187,7 @@ def _load(place: Path, fingerprint: str) -> Dataset:
         manifest = json.loads(manifest["content"])
         if manifest["fingerprint"] != fingerprint:
             raise _Damaged("expected the fingerprint of these raw files and settings, got another")
-        if manifest["code"] != _code():
+        if manifest["code"] != CODE:
             raise _Damaged("it was made by other code of preprocessing/")
         for name, checksum in manifest["checksums"].items():
             if _checksum(place / name) != checksum:
@@ -243,6 +246,6 @@ def _only_process(place: Path) -> Iterator[None]:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    print(f"cache {place}: another process is building it; waiting.", flush=True)
+                    print(f"cache {place}: another process builds or checks it; waiting.", flush=True)
                     fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -120,7 +120,7 @@ class NumberField:
     @classmethod
     def fit(cls, name: str, train_values: pd.Series, scaled_on: pd.Series, log: bool) -> NumberField:
         """The mean of the training values; the range of `scaled_on`."""
-        known = train_values.dropna()
+        known = _numbers(train_values).dropna()
         field = cls(name, float(known.mean()) if len(known) else 0.0, MinMaxScaler(0.0, 1.0), log)
         return cls(name, field.mean, MinMaxScaler.fit(field._filled(scaled_on)), log)
 
@@ -132,8 +132,14 @@ class NumberField:
         return self.scaler.transform(self._filled(frame[self.name]))[:, None]
 
     def _filled(self, values: pd.Series) -> np.ndarray:
-        numbers = pd.to_numeric(values, errors="coerce").fillna(self.mean).to_numpy(np.float64)
+        numbers = _numbers(values).fillna(self.mean).to_numpy(np.float64)
         return np.log1p(numbers) if self.log else numbers
+
+
+def _numbers(values: pd.Series) -> pd.Series:
+    """Finite numbers of at least 0; NaN for anything else."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    return numbers.where((numbers >= 0) & np.isfinite(numbers))
 
 
 @dataclass
@@ -150,7 +156,7 @@ class MissingField:
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         """(N, 1) float32."""
-        return pd.to_numeric(frame[self.source], errors="coerce").isna().to_numpy(np.float32)[:, None]
+        return _numbers(frame[self.source]).isna().to_numpy(np.float32)[:, None]
 
 
 @dataclass

@@ -82,11 +82,14 @@ def encode_interactions(
     check_protocol(protocol)
     labels_leak = protocol == "paper" and MeanField in (*user_fields.values(), *item_fields.values())
     splits = split_rows(protocol, raw.times, split_seed)
+    counts = {}
     if labels_leak:
         splits = drop_users_without_positive(raw.user_of_row, raw.labels, splits, released_per_part)
+        counts["rows_dropped_of_users_without_positive"] = len(raw.labels) - sum(map(len, vars(splits).values()))
     check_both_classes(raw.labels, splits)
 
-    encoders, features, counts = {}, {}, {}
+    # A feature's values, and the tower whose users or items they belong to, or None where each row has its own.
+    encoders, features = {}, {}
     towers = {
         "user": (raw.users, raw.user_of_row, user_fields),
         "item": (raw.items, raw.item_of_row, item_fields),
@@ -98,25 +101,25 @@ def encode_interactions(
         for name, kind in fields.items():
             if kind is MeanField:
                 key = frame[next(iter(fields))]
-                one, values = label_means(
+                fitted_field, values = label_means(
                     protocol, name, key, of_row, raw.labels, raw.times, splits, split_seed, released_per_part
                 )
                 features[name] = values[:, None], None
             elif kind is NumberField:
                 # As released, under paper: the scaler is fitted on test, and prices are taken as they are.
                 scaled_on = in_test if protocol == "paper" else in_train
-                one = NumberField.fit(name, in_train[name], scaled_on[name], log=protocol != "paper")
-                features[name] = one.encode(frame), tower
+                fitted_field = NumberField.fit(name, in_train[name], scaled_on[name], log=protocol != "paper")
+                features[name] = fitted_field.encode(frame), tower
             elif kind is MissingField:
-                one = MissingField(name, name.removesuffix(MissingField.SUFFIX))
-                features[name] = one.encode(frame), tower
+                fitted_field = MissingField(name, name.removesuffix(MissingField.SUFFIX))
+                features[name] = fitted_field.encode(frame), tower
             elif name in raw.context:
-                one = kind.fit(name, raw.context[name].iloc[splits.train])
-                features[name] = one.encode(raw.context), None
+                fitted_field = kind.fit(name, raw.context[name].iloc[splits.train])
+                features[name] = fitted_field.encode(raw.context), None
             else:
-                one = kind.fit(name, in_train[name])
-                features[name] = one.encode(frame), tower
-            fitted.append(one)
+                fitted_field = kind.fit(name, in_train[name])
+                features[name] = fitted_field.encode(frame), tower
+            fitted.append(fitted_field)
         encoders[tower] = TowerEncoder(fitted)
 
     shared = {name: torch.from_numpy(values) for name, (values, tower) in features.items() if tower}

@@ -173,7 +173,7 @@ def locate_movielens(named: str | None = None) -> Path:
         return download(ARCHIVE_URL, DATA_FOLDER / ARCHIVE, ARCHIVE_SHA256, ARCHIVE_BYTES)
     except DownloadError as error:
         print(error)
-        return write_movielens_sample(DATA_FOLDER / "sample-ml-1m")
+        return write_movielens_sample(DATA_FOLDER / "sample-movielens")
 
 
 def find_movielens(folder: Path) -> Path | None:

@@ -54,7 +54,7 @@ def split_rows(protocol: str, times: np.ndarray, seed: int) -> Splits:
     splits = Splits(*np.split(order, bounds))
     for name in ("train", "valid", "test"):
         if len(getattr(splits, name)) == 0:
-            raise UserError(f"{name} split: expected at least one row, got none of {num_rows} ratings; give more data.")
+            raise UserError(f"{name} split: expected at least one row, got none of {num_rows} rows; give more data.")
     return splits
 
 
@@ -103,8 +103,8 @@ def label_means(
         labels, times: one entry per row.
         per_part: of `paper`: means are taken within train and valid and within test, else over all rows.
     Returns:
-        the field that gives the statistic of the training rows to any raw key, and the scaled feature of every
-        row, (N,) float32; rows that are in no split hold no meaning.
+        the field that gives the statistic of the training rows (under `paper`, as `per_part` says) to any raw key, and
+        the scaled feature of every row, (N,) float32; rows that are in no split hold no meaning.
     """
     if protocol == "paper":
         seen, means, prior, per_row = _released_means(codes, labels, splits, per_part)
@@ -118,7 +118,7 @@ def label_means(
     return field, scaler.transform(per_row)
 
 
-# Each of the three below gives the codes seen in training, their means, the prior for others, and each row's value.
+# Each of the three below gives the codes that have a mean, their means, the prior for others, and each row's value.
 Means = tuple[np.ndarray, np.ndarray, float, np.ndarray]
 
 

@@ -1,6 +1,6 @@
 """Synthetic raw files in the official layouts, for a first run without the real data, for tests and measurements.
 
-    python -m preprocessing.sample alibaba data/alibaba --rows 100000
+    python -m preprocessing.sample alibaba data/alibaba-sample --rows 100000
 
 Users and items have hidden tastes, so there is something to learn, and the probability behind every label is kept,
 so the best AUC that any model could reach is known. The odd values of the real files are there too: missing profiles,
@@ -307,7 +307,7 @@ def write_amazon_sample(
         return repr(line)
 
     def meta_2018(index: int) -> str:
-        odd = {0: "", 1: f"${1000 + price[index]:,.2f}", 2: f"${price[index]:.2f} - ${2 * price[index]:.2f}", 3: MARKUP}
+        odd = {1: f"${1000 + price[index]:,.2f}", 2: f"${price[index]:.2f} - ${2 * price[index]:.2f}", 3: MARKUP, 4: ""}
         finest = f"Category {category[index]}"
         line = {
             "asin": asins[index],
@@ -387,8 +387,14 @@ def load_probabilities(folder: Path, num_rows: int) -> np.ndarray | None:
 
     Raises UserError where there is not one for each row.
     """
+    found = probabilities_in(folder)
+    return parse_probabilities(found[0].read_bytes(), num_rows) if found else None
+
+
+def probabilities_in(folder: Path) -> list[Path]:
+    """The file of probabilities, by which data are known to be synthetic, if the folder has one."""
     path = folder / SAMPLE_PROBABILITIES
-    return parse_probabilities(path.read_bytes(), num_rows) if path.is_file() else None
+    return [path] if path.is_file() else []
 
 
 def parse_probabilities(content: bytes, num_rows: int) -> np.ndarray:
@@ -400,7 +406,7 @@ def parse_probabilities(content: bytes, num_rows: int) -> np.ndarray:
     if probabilities.shape != (num_rows,):
         raise UserError(
             f"{SAMPLE_PROBABILITIES}: expected a number for each of {num_rows} rows, got {probabilities.size}; "
-            "the sample was altered, remove its folder and run again."
+            "the sample was altered: make it anew, or, if the other files are real ones, remove this one."
         )
     return probabilities
 
@@ -441,6 +447,8 @@ def _write_folder(folder: Path, write: Callable[[Path], None]) -> Path:
         write(temporary)
         temporary.rename(folder)
     except OSError as error:
+        if folder.is_dir():  # another process was first
+            return folder
         raise UserError(
             f"{folder}: the synthetic sample could not be written ({error.strerror}); free some space."
         ) from error
@@ -458,7 +466,7 @@ def main() -> int:
     parser.add_argument("--users", type=int, help="default: in proportion to the rows")
     parser.add_argument("--items", type=int, help="default: in proportion to the rows")
     parser.add_argument("--full", action="store_true", help="as many rows, users and items as the real data")
-    parser.add_argument("--release", choices=("2014", "2018"), default="2014", help="of the Amazon reviews")
+    parser.add_argument("--release", choices=("2014", "2018"), help="of the Amazon reviews (default 2014)")
     parser.add_argument("--seed", type=int, default=1023)
     arguments = parser.parse_args()
     try:
@@ -472,30 +480,47 @@ def main() -> int:
     return 0
 
 
+# Of each dataset what writes it, and for each flag its argument and the number of the real data.
+WRITERS = {
+    "movielens": (
+        write_movielens_sample,
+        {"rows": ("num_ratings", 1_000_209), "users": ("num_users", 6_040), "items": ("num_movies", 3_883)},
+    ),
+    "amazon": (
+        write_amazon_sample,
+        {
+            "rows": ("num_rows", AMAZON_REVIEWS),
+            "users": ("num_users", AMAZON_USERS),
+            "items": ("num_items", AMAZON_ITEMS),
+        },
+    ),
+    "alibaba": (
+        write_alibaba_sample,
+        {
+            "rows": ("num_rows", ALIBABA_ROWS),
+            "users": ("num_users", ALIBABA_USERS),
+            "items": ("num_ads", ALIBABA_ADS),
+        },
+    ),
+}
+
+
 def _write_from_shell(arguments: argparse.Namespace) -> None:
-    numbers = {name: getattr(arguments, name) for name in ("rows", "users", "items")}
-    full = {
-        "movielens": {"rows": 1_000_209, "users": 6040, "items": 3883},
-        "amazon": {"rows": AMAZON_REVIEWS, "users": AMAZON_USERS, "items": AMAZON_ITEMS},
-        "alibaba": {"rows": ALIBABA_ROWS, "users": ALIBABA_USERS, "items": ALIBABA_ADS},
-    }[arguments.dataset]
-    if arguments.full:
-        numbers = full | {name: number for name, number in numbers.items() if number}
+    write, numbers = WRITERS[arguments.dataset]
+    options = {}
+    for flag, (name, of_real_data) in numbers.items():
+        number = getattr(arguments, flag)
+        if number is not None and number < 20:
+            raise UserError(f"--{flag}: expected at least 20, got {number}.")
+        if number is not None or arguments.full:
+            options[name] = of_real_data if number is None else number
     if arguments.seed < 0:
         raise UserError(f"--seed: expected a number of at least 0, got {arguments.seed}.")
-    for name, number in numbers.items():
-        if number is not None and number < 20:
-            raise UserError(f"--{name}: expected at least 20, got {number}.")
-    names = {
-        "movielens": {"rows": "num_ratings", "users": "num_users", "items": "num_movies"},
-        "amazon": {"rows": "num_rows", "users": "num_users", "items": "num_items"},
-        "alibaba": {"rows": "num_rows", "users": "num_users", "items": "num_ads"},
-    }[arguments.dataset]
-    write = {"movielens": write_movielens_sample, "amazon": write_amazon_sample, "alibaba": write_alibaba_sample}
-    options = {names[name]: number for name, number in numbers.items() if number}
-    if arguments.dataset == "amazon":
+    if arguments.release is not None:
+        if arguments.dataset != "amazon":
+            raise UserError(f"--release: expected with amazon alone, got {arguments.dataset}; leave it out.")
         options["release"] = arguments.release
-    write[arguments.dataset](arguments.folder, seed=arguments.seed, **options)
+    write(arguments.folder, seed=arguments.seed, **options)
 
 
 if __name__ == "__main__":

@@ -110,8 +110,8 @@ def read_csv_blocks(path: Path, columns: dict[str, str], block_bytes: int = BLOC
     """Read a large comma-separated file with a header, a block of lines at a time, under a progress bar.
 
     Args:
-        columns: each wanted column's name and type: "int"; "str", given as categories; "int?" and "number?", which
-            may be missing (`MISSING`) and are given as float64 with NaN, the latter not below 0.
+        columns: each wanted column's name and type: "int"; "str?", given as categories; "int?" and "number?", given
+            as float64, the latter not below 0. Those with a "?" may be missing (`MISSING`), which gives NaN.
     Returns:
         frames with the wanted columns; names in the header may have spaces around them.
     Raises UserError with file and line for a wrong header, a wrong number of columns or a wrong value.
@@ -146,7 +146,7 @@ def read_csv_blocks(path: Path, columns: dict[str, str], block_bytes: int = BLOC
 
 
 # Text becomes categories afterwards: the parser's own would be numbers where they look like numbers.
-_BLOCK_TYPES = {"int": np.int64, "str": str, "int?": np.float64, "number?": np.float64}
+_BLOCK_TYPES = {"int": np.int64, "str?": str, "int?": np.float64, "number?": np.float64}
 
 
 def _parse_block(name: str, line: int, block: bytes, header: list[str], columns: dict[str, str]) -> pd.DataFrame:
@@ -173,7 +173,7 @@ def _parse_block(name: str, line: int, block: bytes, header: list[str], columns:
                 encoding_errors="surrogateescape",
             )
             if len(frame) == num_lines and not any(_is_odd(frame[c], kind) for c, kind in columns.items()):
-                texts = [column for column, kind in columns.items() if kind == "str"]
+                texts = [column for column, kind in columns.items() if kind == "str?"]
                 return frame[list(columns)].astype(dict.fromkeys(texts, "category"))
         except (ValueError, OverflowError):
             pass
@@ -237,7 +237,7 @@ _WANTED = {
 
 
 def _is_of_kind(value: str, kind: str) -> bool:
-    if kind == "str" or (kind.endswith("?") and value in MISSING):
+    if kind in ("str", "str?") or (kind.endswith("?") and value in MISSING):
         return True
     if kind == "int":
         return _is_int64(value)

@@ -335,6 +335,15 @@ def test_the_place_belongs_to_the_row_and_stands_in_the_item_tower(temporal):
     assert "pid" not in [field.name for field in temporal.user_encoder.fields]
 
 
+@pytest.mark.parametrize("mark", ["", "NULL", "NaN"])
+def test_a_missing_place_is_out_of_vocabulary(mark, tmp_path):
+    rows = [(*row[:3], mark if row[3] == HOME else row[3], *row[4:]) for row in ROWS]
+    data = load_alibaba(write_folder(tmp_path / "missing", rows=rows), "temporal")
+    assert data.item_encoder.fields[5].vocabulary.tolist() == [SIDE]
+    for split in SPLITS:
+        assert feature(data, split, "pid") == [2 if ROWS[r][3] == SIDE else 1 for r in getattr(data, split).rows]
+
+
 def test_saved_encoders_give_raw_users_and_ads_the_same_ids(temporal, tmp_path):
     save_encoders(tmp_path / "encoders.json", temporal.user_encoder, temporal.item_encoder)
     user_encoder, item_encoder = load_encoders(tmp_path / "encoders.json")

@@ -242,6 +242,13 @@ def test_ratings_of_at_least_4_are_1_and_all_others_0(tmp_path):
         assert read_amazon(*layout).labels.tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
 
 
+def test_reviews_that_repeat_another_are_kept_and_counted(tmp_path):
+    data = load_amazon(*write(tmp_path / "amazon", [*RATINGS, *RATINGS[:3], (*RATINGS[0][:3], 1)]))
+    assert data.counts["reviews_read"] == len(RATINGS) + 4
+    assert data.counts["reviews_that_repeat_another"] == 3
+    assert len(data.train) + len(data.valid) + len(data.test) == len(RATINGS) + 4
+
+
 def test_the_counts_say_what_was_read_and_what_is_not_known(tmp_path):
     items = [("Q1", 1.0, ("Q",)), *ITEMS[:2], *ITEMS[3:]]
     counts = load_amazon(*write(tmp_path / "amazon", meta=meta_2014(items))).counts
@@ -255,6 +262,7 @@ def test_the_counts_say_what_was_read_and_what_is_not_known(tmp_path):
         "prices_unreadable": 0,
         "items_without_price": 2,
         "items_without_category": 2,
+        "reviews_that_repeat_another": 0,
         "train": 58,
         "valid": 6,
         "test": 16,
@@ -1247,6 +1255,14 @@ def test_a_fetch_that_fails_otherwise_is_an_error_and_never_a_sample(data_folder
     with pytest.raises(UserError, match="No space left"):
         locate_amazon()
     assert list(data_folder.iterdir()) == []
+
+
+def test_real_reviews_without_their_meta_file_are_never_left_for_the_sample(data_folder):
+    (data_folder / "amazon").mkdir()
+    (data_folder / "amazon" / REVIEWS).touch()
+    with pytest.raises(DownloadError, match="could not be fetched"):
+        locate_amazon()
+    assert [path.name for path in data_folder.iterdir()] == ["amazon"]
 
 
 # --- the real reviews

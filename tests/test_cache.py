@@ -246,8 +246,13 @@ def files_behind(data: Dataset, folder: Path) -> dict[str, set[str]]:
     return behind
 
 
-def test_every_array_is_a_view_of_a_file_and_what_tables_share_is_stored_once(place):
-    behind = files_behind(cached(place.parent, "ads", FINGERPRINT, None), place)
+@pytest.mark.parametrize("call", ["the one that builds", "the next one"])
+def test_every_array_is_a_view_of_a_file_and_what_tables_share_is_stored_once(call, tmp_path):
+    place = tmp_path / NAME
+    data = cached(tmp_path, "ads", FINGERPRINT, by_hand)
+    if call == "the next one":
+        data = cached(tmp_path, "ads", FINGERPRINT, None)
+    behind = files_behind(data, place)
     shared = ("user", "age_level", "ad", "brand", "tags", "price", "price_missing")
     expected = [{f"{split} {name} values" for split in SPLITS} for name in shared]
     for split in SPLITS:
@@ -268,11 +273,16 @@ def test_what_tables_share_is_shared_when_it_is_read(place):
     assert moved["ad"].index is moved["price"].index
 
 
-def test_views_that_start_at_one_place_are_kept_apart(tmp_path):
-    numbers = np.arange(28, dtype=np.int32)
-    loaded = cached(tmp_path, "ads", FINGERPRINT, lambda: with_train(groups=numbers[:14], rows=numbers[::2]))
-    assert loaded.train.groups.tolist() == list(range(14))
-    assert loaded.train.rows.tolist() == list(range(0, 28, 2))
+VIEWS = np.arange(28, dtype=np.int32)
+
+
+@pytest.mark.parametrize(
+    "other", [VIEWS[::2][:14], VIEWS.view(np.float32)[:14], VIEWS[:7]], ids=["strides", "type", "length"]
+)
+def test_views_that_start_at_one_place_are_kept_apart(other, tmp_path):
+    loaded = cached(tmp_path, "ads", FINGERPRINT, lambda: with_train(groups=VIEWS[:14], rows=other))
+    assert_equal_bits(loaded.train.groups, VIEWS[:14])
+    assert_equal_bits(loaded.train.rows, other)
 
 
 NUMBERS = torch.arange(14 * 6, dtype=torch.int32)
@@ -570,7 +580,7 @@ def test_a_cache_of_another_name_is_another(place):
 
 
 def test_what_other_code_has_encoded_is_built_anew(place, capfd, monkeypatch):
-    monkeypatch.setattr(cache, "_code", lambda: "of tomorrow")
+    monkeypatch.setattr(cache, "CODE", "of tomorrow")
     assert_built_anew(place.parent, capfd, "it was made by other code of preprocessing/")
     monkeypatch.undo()
     assert_built_anew(place.parent, capfd, "it was made by other code of preprocessing/")
@@ -578,20 +588,20 @@ def test_what_other_code_has_encoded_is_built_anew(place, capfd, monkeypatch):
 
 def test_any_changed_line_of_preprocessing_is_other_code(tmp_path, monkeypatch):
     folder = shutil.copytree(PROJECT / "preprocessing", tmp_path / "preprocessing")
-    here = cache._code()
+    here = cache._sha256_of_code()
     monkeypatch.setattr(cache, "__file__", str(folder / "cache.py"))
-    assert cache._code() == here
+    assert cache._sha256_of_code() == here
     for name in ("encode.py", "interactions.py", "alibaba.py", "tables.py", "cache.py"):
-        before = cache._code()
+        before = cache._sha256_of_code()
         with open(folder / name, "a") as file:
             file.write("# another line\n")
-        assert cache._code() != before
+        assert cache._sha256_of_code() != before
     (folder / "__pycache__").mkdir(exist_ok=True)
     (folder / "__pycache__" / "encode.pyc").write_bytes(b"x")
     (folder / "notes.txt").write_text("not code")
-    before = cache._code()
+    before = cache._sha256_of_code()
     (folder / "notes.txt").write_text("still not code")
-    assert cache._code() == before
+    assert cache._sha256_of_code() == before
 
 
 class Marking:
@@ -682,7 +692,7 @@ def interrupt() -> None:
 def test_a_save_that_is_interrupted_leaves_nothing_new(call, place, capfd, monkeypatch):
     before = {name: (place / name).read_bytes() for name in names(place)}
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "_code", lambda: "of tomorrow")
+        patch.setattr(cache, "CODE", "of tomorrow")
         at_call(call, os, "fsync", interrupt)(patch)
         with pytest.raises(KeyboardInterrupt):
             cached(place.parent, "ads", FINGERPRINT, by_hand)
@@ -717,7 +727,7 @@ def test_what_a_killed_process_leaves_is_never_used_and_is_removed(
 ):
     if out_of_date:
         with monkeypatch.context() as patch:
-            patch.setattr(cache, "_code", lambda: "of yesterday")
+            patch.setattr(cache, "CODE", "of yesterday")
             cached(tmp_path, "ads", FINGERPRINT, by_hand)
     kill, left = KILLS[when]
 
@@ -756,19 +766,25 @@ def test_a_lock_of_a_dead_process_does_not_block(tmp_path, tmp_path_factory, cap
 
 def test_who_waits_for_a_build_that_fails_builds_itself(tmp_path, tmp_path_factory):
     output = tmp_path_factory.mktemp("output")
-    begun, second_output = output / "begun", output / "second"
+    begun, failed, second_output = output / "begun", output / "failed", output / "second"
 
     def fail_late() -> Dataset:
         begun.touch()
         wait_until(lambda: second_output.exists() and "waiting" in second_output.read_text())
+        time.sleep(0.3)
+        failed.touch()
         raise UserError("raw files: a mistake.")
+
+    def build_after_it() -> Dataset:
+        assert failed.exists()
+        return by_hand()
 
     first = Forked(output / "first", lambda: cached(tmp_path, "ads", FINGERPRINT, fail_late))
     wait_until(begun.exists)
-    second = Forked(second_output, lambda: cached(tmp_path, "ads", FINGERPRINT, by_hand))
+    second = Forked(second_output, lambda: cached(tmp_path, "ads", FINGERPRINT, build_after_it))
     assert (first.wait(), second.wait()) == (1, 0)
     assert first.printed() == "UserError raw files: a mistake.\n"
-    assert second.printed() == f"cache {tmp_path / NAME}: another process is building it; waiting.\n"
+    assert second.printed() == f"cache {tmp_path / NAME}: another process builds or checks it; waiting.\n"
     assert_same_data(cached(tmp_path, "ads", FINGERPRINT, None), by_hand())
 
 
@@ -814,7 +830,7 @@ def test_two_processes_that_start_at_once_build_once(sample, tmp_path):
     assert (tmp_path / "builds").read_text() == "a build\n"
     [place] = (tmp_path / "cache").glob("alibaba*")
     right = digest(load_alibaba(sample))
-    assert printed[0] == f"cache {place}: another process is building it; waiting.\n{right}\n"
+    assert printed[0] == f"cache {place}: another process builds or checks it; waiting.\n{right}\n"
     assert "waiting" not in printed[1]
     assert printed[1].endswith(f"\n{right}\n")
 
@@ -892,7 +908,7 @@ def test_a_disk_that_is_full_keeps_the_cache_that_stood_there(tmp_path):
         assert Forked(tmp_path / "printed", lambda: cached(disk, "ads", FINGERPRINT, by_hand)).wait() == 0
         before = {name: (disk / NAME / name).read_bytes() for name in names(disk / NAME)}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cache, "_code", lambda: "of tomorrow")
+            patch.setattr(cache, "CODE", "of tomorrow")
             forked = Forked(tmp_path / "printed", lambda: cached(disk, "ads", FINGERPRINT, by_hand))
             assert forked.wait() == 1
         assert_refused("".join(forked.printed().splitlines(keepends=True)[1:]), disk / NAME)

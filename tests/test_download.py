@@ -294,9 +294,9 @@ def test_movielens_is_fetched_into_data_and_said_to_be(tmp_path, published, caps
 @pytest.mark.parametrize("page", ["half", "missing"])
 def test_without_a_download_the_synthetic_sample_takes_its_place(tmp_path, published, capsys, page):
     published(page)
-    assert movielens.locate_movielens() == tmp_path / "data" / "sample-ml-1m"
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["sample-ml-1m"]
-    assert movielens.load_movielens(tmp_path / "data" / "sample-ml-1m").synthetic
+    assert movielens.locate_movielens() == tmp_path / "data" / "sample-movielens"
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["sample-movielens"]
+    assert movielens.load_movielens(tmp_path / "data" / "sample-movielens").synthetic
     assert movielens.ARCHIVE_URL in capsys.readouterr().out.splitlines()[1]
 
 

@@ -248,6 +248,14 @@ def test_a_missing_number_counts_as_the_mean_of_the_training_values():
     assert field.encode(pd.DataFrame({"price": ["2.0", "", None]}, dtype=object)).tolist() == [[0.25], [0.5], [0.5]]
 
 
+def test_what_is_no_price_counts_as_missing():
+    field = NumberField.fit("price", prices(1.0, 3.0, -9.0, np.inf), scaled_on=prices(0.0, 4.0, np.inf), log=False)
+    assert field.mean == 2.0
+    odd = pd.DataFrame({"price": [-5.0, np.inf, -np.inf, np.nan, "$12.99", None]}, dtype=object)
+    assert field.encode(odd).tolist() == [[0.5]] * 6
+    assert MissingField("price_missing", "price").encode(odd).tolist() == [[1.0]] * 6
+
+
 def test_a_missing_number_takes_part_in_the_range_as_the_mean():
     # The values scaled on are 5 and the training mean 1, so 1 becomes 0 and 5 becomes 1.
     field = NumberField.fit("price", prices(0.0, 2.0), scaled_on=prices(5.0, np.nan), log=False)

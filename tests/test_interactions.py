@@ -270,6 +270,9 @@ def test_users_without_a_positive_label_vanish_under_paper_where_a_field_is_made
     assert dropped.test.groups.tolist() == [3, 3, 0]
     assert (whole.counts["test"], over_all_rows.counts["test"], dropped.counts["test"]) == (4, 4, 3)
     assert dropped.probabilities.shape == (3,)
+    rows = [sum(len(getattr(data, split)) for split in ("train", "valid", "test")) for data in (whole, dropped)]
+    assert dropped.counts["rows_dropped_of_users_without_positive"] == rows[0] - rows[1] > 0
+    assert "rows_dropped_of_users_without_positive" not in whole.counts
 
 
 def test_under_paper_means_are_taken_per_part_or_over_all_rows():

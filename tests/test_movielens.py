@@ -411,13 +411,13 @@ def test_a_user_or_movie_that_comes_twice_is_refused(tmp_path):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_too_few_ratings_are_refused(tmp_path, protocol):
     path = write_folder(tmp_path / "ml-1m", official([(1, 1, 5, 1), (1, 2, 1, 2), (1, 3, 3, 3), (2, 1, 5, 4)]))
-    refusal(path, "valid split: expected at least one row, got none of 3 ratings; give more data", protocol=protocol)
+    refusal(path, "valid split: expected at least one row, got none of 3 rows; give more data", protocol=protocol)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_ratings_of_3_alone_are_refused(tmp_path, protocol):
     path = write_folder(tmp_path / "ml-1m", official([(*row[:2], 3, row[3]) for row in RATINGS]))
-    refusal(path, "expected at least one row, got none of 0 ratings", protocol=protocol)
+    refusal(path, "expected at least one row, got none of 0 rows", protocol=protocol)
 
 
 @pytest.mark.parametrize(

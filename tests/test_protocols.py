@@ -90,7 +90,7 @@ def test_rows_of_one_time_stay_in_file_order_under_temporal():
 def test_too_few_rows_for_three_splits_are_refused(protocol, num_rows, empty):
     with pytest.raises(UserError) as caught:
         split_rows(protocol, np.arange(num_rows), seed=1)
-    assert str(caught.value).startswith(f"{empty} split: expected at least one row, got none of {num_rows} ratings")
+    assert str(caught.value).startswith(f"{empty} split: expected at least one row, got none of {num_rows} rows")
     assert "\n" not in str(caught.value)
 
 

@@ -61,8 +61,9 @@ def test_a_python_example_runs_and_prints_its_metrics(example, tmp_path, sample_
 
 
 def test_every_flag_on_the_page_exists():
-    commands = ["train_movielens_IntTower.py"], ["train_amazon_IntTower.py"], ["train_alibaba_IntTower.py"]
-    known = "".join(run(*command, "--help").stdout for command in (*commands, ["-m", "preprocessing.sample"]))
+    scripts = [[path.name] for path in PROJECT.glob("train_*.py")]
+    modules = [["-m", "preprocessing.sample"], ["-m", "benchmark.full_size"]]
+    known = "".join(run(*command, "--help").stdout for command in (*scripts, *modules))
     named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", re.sub(r"<!--.*?-->", "", README)))
     assert {flag for flag in named if flag not in known} == set()
 

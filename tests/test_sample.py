@@ -354,7 +354,9 @@ def test_the_flags_say_how_much_is_written_and_full_is_the_size_of_the_real_data
     tmp_path, monkeypatch, capsys, arguments, expected
 ):
     calls = []
-    monkeypatch.setattr(sample, "write_alibaba_sample", lambda folder, **options: calls.append((folder, options)))
+    numbers = sample.WRITERS["alibaba"][1]
+    writer = (lambda folder, **options: calls.append((folder, options)), numbers)
+    monkeypatch.setitem(sample.WRITERS, "alibaba", writer)
     assert main(monkeypatch, "alibaba", tmp_path / "alibaba", *arguments) == 0
     assert calls == [(tmp_path / "alibaba", {"seed": 7 if "--seed" in arguments else 1023} | expected)]
     assert capsys.readouterr().out == f"synthetic alibaba data: {tmp_path / 'alibaba'}/\n"

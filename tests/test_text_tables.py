@@ -203,7 +203,7 @@ def test_what_only_python_takes_for_a_number_is_refused_with_its_line(number):
 
 # --- large files, a block at a time
 
-ADS = {"ad": "int", "brand": "int?", "price": "number?", "place": "str"}
+ADS = {"ad": "int", "brand": "int?", "price": "number?", "place": "str?"}
 HEADER = b"ad,brand,price,place\n"
 
 
@@ -259,7 +259,7 @@ def test_blocks_are_as_long_as_they_are_asked_to_be(ads):
 
 @pytest.mark.parametrize("mark", MISSING)
 def test_every_mark_of_a_missing_value_is_read_as_none_in_an_optional_column(ads, mark):
-    expected = [[1, None, 2.0, mark], [2, 3, None, "x"]]
+    expected = [[1, None, 2.0, None], [2, 3, None, "x"]]
     assert whole(ads, HEADER + f"1,{mark},2,{mark}\n2,3,{mark},x\n".encode()) == expected
     message = block_message(ads, HEADER + f"1,2,3,x\n{mark},2,3,x\n".encode())
     assert message.startswith(f"ads.csv, line 3: expected a whole number as ad, got {mark!r};")
@@ -333,6 +333,14 @@ def test_a_wrong_line_is_refused_with_its_number_in_whatever_block_it_is(ads, li
     lines = [*LINES[:place], line, *LINES[place:]]
     message = block_message(ads, HEADER + "\n".join(lines).encode() + b"\n", block_bytes)
     assert message.startswith(f"ads.csv, line {place + 2}: {expected}")
+
+
+def test_a_wrong_line_is_described_with_the_columns_of_the_file_in_its_order(ads):
+    header = b"place,note,price,ad,brand\n"
+    message = block_message(ads, header + b"x,any,3,1,2\nx,any,3,one,2\n")
+    assert message.startswith("ads.csv, line 3: expected a whole number as ad, got 'one';")
+    message = block_message(ads, header + b"x,any,3,1,2\nx,3,1,2\n")
+    assert message.startswith("ads.csv, line 3: expected 5 columns (place, note, price, ad, brand), got 4;")
 
 
 def test_the_first_of_two_wrong_lines_is_named(ads):

@@ -13,7 +13,8 @@ def keep_freed_memory() -> bool:
 
     A training step allocates and frees many times what it takes: activations of about 16 MB, and a gradient as large as
     each embedding table. Returned blocks come back as fresh pages that the kernel must clear first: with 80 million
-    embedding weights that is a third of a step. True where it took effect (glibc only); harmless elsewhere.
+    embedding weights that is a third of a step. The setting holds for the whole process, up to 2 GiB of freed memory.
+    True where it took effect (glibc only); harmless elsewhere.
     """
     if not sys.platform.startswith("linux"):
         return False

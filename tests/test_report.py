@@ -1,0 +1,55 @@
+"""What is printed under a result, before anybody quotes it."""
+
+import json
+
+import pytest
+
+from training.report import PUBLISHED, print_report
+
+RECORD = {
+    "dataset": "movielens",
+    "synthetic": False,
+    "protocol": "strict",
+    "labels_leak": False,
+    "model": "DCN",
+    "settings": {},
+    "seed": 1,
+    "device": "cpu",
+    "test": {"auc": 0.8, "logloss": 0.4, "gauc": 0.7},
+    "epochs": 3,
+    "best_epoch": 2,
+    "train_seconds": 60,
+    "samples_per_second": 1000,
+    "dense_feature_test_auc": {"user_mean_rating": 0.7, "item_mean_rating": 0.7},
+}
+
+
+@pytest.fixture
+def remarks(tmp_path, capsys):
+    def printed(**changes) -> str:
+        print_report(RECORD | changes, tmp_path)
+        return "\n".join(capsys.readouterr().out.splitlines()[4:-1])
+
+    return printed
+
+
+def test_where_features_are_made_of_labels_the_protocol_decides_what_may_be_compared(remarks):
+    assert "this is not the same measurement" in remarks()
+    leaking = remarks(protocol="paper", labels_leak=True)
+    assert leaking.startswith("published for DCN: AUC 0.8964, logloss 0.3151\nlabels leak:")
+
+
+@pytest.mark.parametrize("protocol", ["strict", "paper"])
+def test_where_no_feature_is_made_of_labels_none_is_said_to_leak(remarks, protocol):
+    said = remarks(dataset="alibaba", protocol=protocol, dense_feature_test_auc={"price": 0.5})
+    assert said == "published for DCN: AUC 0.6831, logloss 0.2244; no feature here is made of labels, so none leaks."
+
+
+def test_a_share_of_the_users_is_set_beside_no_published_figure(remarks):
+    said = remarks(dataset="alibaba", settings={"sample_rate": 0.1}, dense_feature_test_auc={"price": 0.5})
+    assert said == "trained and tested on a share of the users: not to be compared with published figures."
+
+
+def test_a_dataset_that_the_paper_has_not_is_set_beside_no_figure(remarks):
+    assert remarks(dataset="amazon-reviews_Books_5") == ""
+    assert set(json.loads(PUBLISHED.read_text())) >= {"movielens", "amazon", "alibaba"}
