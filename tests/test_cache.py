@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import resource
@@ -586,16 +587,25 @@ def test_what_other_code_has_encoded_is_built_anew(place, capfd, monkeypatch):
     assert_built_anew(place.parent, capfd, "it was made by other code of preprocessing/")
 
 
+def code_at_import(folder: Path) -> str:
+    """What a copy of the module takes for its folder's code."""
+    spec = importlib.util.spec_from_file_location("copy_of_cache", folder / "cache.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.CODE
+
+
 def test_any_changed_line_of_preprocessing_is_other_code(tmp_path, monkeypatch):
     folder = shutil.copytree(PROJECT / "preprocessing", tmp_path / "preprocessing")
     here = cache._sha256_of_code()
     monkeypatch.setattr(cache, "__file__", str(folder / "cache.py"))
-    assert cache._sha256_of_code() == here
+    assert cache._sha256_of_code() == here == code_at_import(folder)
     for name in ("encode.py", "interactions.py", "alibaba.py", "tables.py", "cache.py"):
         before = cache._sha256_of_code()
         with open(folder / name, "a") as file:
             file.write("# another line\n")
         assert cache._sha256_of_code() != before
+        assert cache._sha256_of_code() == code_at_import(folder)
     (folder / "__pycache__").mkdir(exist_ok=True)
     (folder / "__pycache__" / "encode.pyc").write_bytes(b"x")
     (folder / "notes.txt").write_text("not code")
@@ -888,8 +898,10 @@ def mounted_disk(folder: Path, size: str) -> Iterator[Path]:
     mounted = subprocess.run(command, capture_output=True, text=True)
     if mounted.returncode != 0:
         pytest.skip(f"needs to mount a small file system: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("size", ["4k", "16k", "64k"])

@@ -27,7 +27,7 @@ ITEM_FIELDS = {
 USER_FIELDS_WITH_MEAN = USER_FIELDS | {"user_mean": MeanField}
 ITEM_FIELDS_WITH_MEAN = ITEM_FIELDS | {"ad_mean": MeanField}
 
-# The fourth user and the fourth ad occur in test rows alone, the fifth ones in none.
+# The fourth user and the fourth ad occur in test rows alone, the fifth ones in validation alone.
 USERS = pd.DataFrame({"user": [70, 50, 60, 90, 10], "age_level": [3, np.nan, 5, 9, 3]})
 ADS = pd.DataFrame(
     {
@@ -38,8 +38,8 @@ ADS = pd.DataFrame(
     }
 )
 # Places in USERS and ADS, pids and labels of the rows of each split, in its order.
-USER_OF_ROW = {"train": [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0], "valid": [2, 0], "test": [3, 1, 3, 0]}
-AD_OF_ROW = {"train": [0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 1, 2, 0, 1], "valid": [1, 2], "test": [3, 0, 1, 3]}
+USER_OF_ROW = {"train": [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0], "valid": [0, 4], "test": [3, 1, 3, 0]}
+AD_OF_ROW = {"train": [0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 1, 2, 0, 1], "valid": [1, 4], "test": [3, 0, 1, 3]}
 PIDS = {"train": ["left", "right"] * 7, "valid": ["left", "top"], "test": ["top", "right", "left", "left"]}
 LABELS = {"train": [1, 0] * 7, "valid": [0, 1], "test": [1, 0, 0, 1]}
 # What they become: ids of the sorted training values from 2 on, 1 for what no training row has.

@@ -178,9 +178,9 @@ def test_features_with_an_index_each_are_told_apart_by_both():
 
 
 def test_distinct_rows_of_more_combinations_than_a_number_holds_are_told_apart():
-    # Nine columns of 256 values make 2^72 combinations: of a number of 64 bits, the first column would fall out.
+    # Each eight columns of 256 values make 2^64 combinations: of a number of 64 bits, earlier columns would fall out.
     generator = torch.Generator().manual_seed(0)
-    rows = torch.stack([torch.randperm(256, generator=generator) for _ in range(9)], dim=1)
+    rows = torch.stack([torch.randperm(256, generator=generator) for _ in range(24)], dim=1)
     rows = torch.cat([rows, rows[:50], rows[:2]])
     rows[-2, 0] = (rows[-2, 0] + 1) % 256  # a row like the first one but in the first column alone,
     rows[-1, -1] = (rows[-1, -1] + 1) % 256  # and one like the second but in the last
