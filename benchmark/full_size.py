@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from model import model_class
+from model.IntTower import IntTower
 from preprocessing.alibaba import load_alibaba, locate_alibaba
 from preprocessing.amazon import load_amazon, locate_amazon
 from preprocessing.tables import Dataset, Table
@@ -58,7 +58,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("dataset", choices=("alibaba", "amazon"))
     parser.add_argument("--data", help="as for the training script")
-    parser.add_argument("--model", default="IntTower")
     parser.add_argument("--steps", type=int, default=2000, help="measured steps on each table")
     parser.add_argument("--rounds", type=int, default=10, help="turns that the steps are taken in")
     parser.add_argument("--device", default="auto")
@@ -77,22 +76,20 @@ def main() -> None:
                 flush=True,
             )
         data = load(arguments.dataset, arguments.data, Path(cache))
-        compare(data, arguments.model, OPTIONS[arguments.dataset], LEARNING_RATE[arguments.dataset], arguments, device)
+        compare(data, arguments, device)
 
 
-def compare(data: Dataset, name: str, options: dict, lr: float, arguments: argparse.Namespace, device) -> None:
-    """Print the speed of training on the whole table and on a small one, in turns."""
+def compare(data: Dataset, arguments: argparse.Namespace, device: torch.device) -> None:
+    """Print the speed of training IntTower on the whole table and on a small one, in turns."""
     keep_freed_memory()
     seed_everything(0)
-    options = options if name == "IntTower" else {}
-    model = model_class(name).from_columns(data.user_columns, data.item_columns, **options)
-    trainer = Trainer(model, learning_rate=lr, batch_size=BATCH_SIZE, device=device)
+    model = IntTower(data.user_columns, data.item_columns, **OPTIONS[arguments.dataset])
+    trainer = Trainer(model, LEARNING_RATE[arguments.dataset], BATCH_SIZE, device=device)
     model.train()
     tables = {"whole": data.train.to(device), "small": small_table(data.train, SMALL_TABLE).to(device)}
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(
-        f"{name}, {num_parameters:,} parameters, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    threads = torch.get_num_threads()
+    print(f"IntTower, {num_parameters:,} parameters, {device}, {threads} threads, torch {torch.__version__}")
 
     steps = max(1, arguments.steps // arguments.rounds)
     seconds = {table: [] for table in tables}

@@ -163,7 +163,7 @@ def write_alibaba_sample(
     values = {
         name: rng.integers(1, max(2, round(num_ads * share)) + 1, num_ads) for name, share in ALIBABA_PER_AD.items()
     }
-    # Each campaign has one customer, each ad its campaign, as far as the counts matter here.
+    # Drawn apart from each other: of campaigns, customers and brands only how many there are matters here.
     ads = pd.DataFrame({"adgroup_id": rng.permutation(round(num_ads * (1 + WITHOUT_FEATURES)))[:num_ads] + 1, **values})
     ads["brand"] = _with_gaps(rng, ads["brand"].to_numpy(), 0.3, "NULL")
     prices = np.round(rng.lognormal(5, 1.5, num_ads), 2)

@@ -51,7 +51,9 @@ def predict_decoupled(model: nn.Module, table: Table, device: str | torch.device
     return logits.cpu().numpy()
 
 
-def _score_user_by_user(model: nn.Module, users: list[Tensor], items: list[Tensor], item: Tensor, counts: Tensor):
+def _score_user_by_user(
+    model: nn.Module, users: list[Tensor], items: list[Tensor], item: Tensor, counts: Tensor
+) -> Tensor:
     """Scores of pairs that are sorted by user: the items of all pairs, and how many of them each user has."""
     # Gathering wide user vectors for every pair costs more than scoring them: there each user is laid beside its
     # items instead. A GPU gathers faster than it takes up thousands of small pieces of work.
