@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import ast
 import csv
-import gzip
 import io
 import json
 import math
 import re
 import time
-import zlib
 from array import array
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from preprocessing.cache import cached, sha256_of_files
 from preprocessing.download import DATA_FOLDER, DownloadError, download, find_data
 from preprocessing.encode import MeanField, MissingField, NumberField, SparseField
 from preprocessing.errors import UserError
+from preprocessing.gzip_lines import lines_of, opened
 from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
 from preprocessing.sample import load_probabilities, probabilities_in, write_amazon_sample
 from preprocessing.tables import Dataset
@@ -100,7 +95,7 @@ def read_amazon(reviews: Path, meta: Path | None = None, strict_data: bool = Fal
         raise UserError(f"{reviews}: expected the meta file beside the reviews, got none; name it with --meta.")
     users, asins = {}, {}
     user_of_row, item_of_row, times, stars = array("i"), array("i"), array("q"), array("d")
-    for line, text in _lines(reviews):
+    for line, text in lines_of(reviews):
         try:
             review = json.loads(text)
             user, asin = (_text(review[key]) for key in ("reviewerID", "asin"))
@@ -175,7 +170,7 @@ def _read_meta(path: Path, asins: dict[str, int]) -> tuple[pd.DataFrame, dict[st
     categories, prices = np.full(len(asins), None, dtype=object), np.full(len(asins), np.nan)
     listed = np.zeros(len(asins), dtype=bool)
     unreadable = num_lines = 0
-    for line, text in _lines(path):
+    for line, text in lines_of(path):
         num_lines += 1
         try:
             item = _parse_meta_line(text, asins)
@@ -266,7 +261,7 @@ def _read_released_csv(path: Path) -> Interactions:
     users, asins = {}, {}
     user_of_row, item_of_row, times, stars = array("i"), array("i"), array("q"), array("d")
     categories, prices = [], []
-    with _opened(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", errors="replace", newline="") as file:
+    with opened(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file, strict=True)  # which refuses a quote that is never closed
         try:
             header = [name.strip() for name in next(reader, [])]
@@ -327,54 +322,6 @@ def _dataset_name(reviews: Path) -> str:
 
 def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".json")
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A file's bytes, unpacked where it is gzip, under a progress bar; UserError where it is damaged."""
-    bar = tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, leave=False, disable=None)
-    with bar, open(path, "rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        file = gzip.GzipFile(fileobj=_Counted(raw, bar)) if packed else io.BufferedReader(_Counted(raw, bar))
-        try:
-            yield file
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise UserError(
-                f"{path}: expected a whole gzip file, got a damaged one ({error}); fetch it again."
-            ) from error
-
-
-class _Counted(io.RawIOBase):
-    """A file that moves a progress bar as it is read."""
-
-    def __init__(self, file: BinaryIO, bar: tqdm):
-        self.file, self.bar = file, bar
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        chunk = self.file.read(size)
-        self.bar.update(len(chunk))
-        return chunk
-
-    def readinto(self, buffer) -> int:
-        count = self.file.readinto(buffer)
-        self.bar.update(count)
-        return count
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file that are not blank, numbered from 1. Raises UserError where there are none."""
-    line = found = 0
-    with _opened(path) as file:
-        for line, text in enumerate(io.BufferedReader(file, 2**20), start=1):
-            if not text.isspace():
-                found = line
-                yield line, text
-    if not found:
-        raise UserError(f"{path.name}: expected a line for each review or item, got an empty file.")
 
 
 # What parsing a line of these files raises where the line is at fault.
