@@ -18,6 +18,10 @@ from preprocessing.errors import UserError
 from preprocessing.inputs import SparseFeat
 from preprocessing.utils import fe_score
 
+FE_INPUTS = ("output", "input")
+REWEIGHTINGS = ("light_se", "senet", "none")
+INTERACTIONS = ("fe_block", "dot")
+
 
 class LightSE(nn.Module):
     """Reweight a tower's field embeddings by learned importance: E + E * softmax(W mean(E) + b).
@@ -46,16 +50,45 @@ class LightSE(nn.Module):
         return fields_BFD + reweighted_BFD if self.residual else reweighted_BFD
 
 
+class SENET(nn.Module):
+    """Squeeze and excitation of the fields, in LightSE's place: E * sigmoid(W2 relu(W1 mean(E))), with biases.
+
+    Two layers with a bottleneck of a third of the fields, as in FiBiNET (RecSys 2019). The gate is a sigmoid, as in the
+    first SE block (Hu et al., CVPR 2018): under FiBiNET's ReLU a field whose gate starts negative never learns.
+    """
+
+    def __init__(self, field_size: int, reduction: int = 3):
+        super().__init__()
+        bottleneck = max(1, field_size // reduction)
+        self.excitation = nn.Sequential(
+            nn.Linear(field_size, bottleneck), nn.ReLU(), nn.Linear(bottleneck, field_size), nn.Sigmoid()
+        )
+
+    def forward(self, fields_BFD: Tensor) -> Tensor:
+        return fields_BFD * self.excitation(fields_BFD.mean(dim=-1)).unsqueeze(-1)
+
+
 class Tower(nn.Module):
-    """One side: embed the fields, reweight them with LightSE, run the fully connected layers."""
+    """One side: embed the fields, reweight them (by LightSE, unless told otherwise), run the fully connected layers."""
 
     def __init__(
-        self, columns: list, hidden_units: tuple[int, ...], dropout: float, light_se_residual: bool, init_std: float
+        self,
+        columns: list,
+        hidden_units: tuple[int, ...],
+        dropout: float,
+        reweighting: str,
+        light_se_residual: bool,
+        init_std: float,
     ):
         super().__init__()
         self.embedding = FieldEmbedding(columns, init_std)
         num_fields, embedding_dim = self.embedding.num_fields, self.embedding.embedding_dim
-        self.light_se = LightSE(num_fields, embedding_dim, light_se_residual) if num_fields else None
+        if reweighting == "none" or not num_fields:
+            self.reweighting = nn.Identity()
+        elif reweighting == "senet":
+            self.reweighting = SENET(num_fields)
+        else:
+            self.reweighting = LightSE(num_fields, embedding_dim, light_se_residual)
         self.input_dim = self.embedding.output_dim
         self.mlp = MLP(self.input_dim, hidden_units, dropout)
 
@@ -63,7 +96,7 @@ class Tower(nn.Module):
         """The tower's input and the output of each of its layers: L + 1 tensors (B, W)."""
         fields_BFD, dense_BN = self.embedding(features)
         if fields_BFD is not None:
-            fields_BFD = self.light_se(fields_BFD)
+            fields_BFD = self.reweighting(fields_BFD)
         x_BW = concatenate(fields_BFD, dense_BN)
         return [x_BW, *self.mlp(x_BW)]
 
@@ -99,8 +132,42 @@ class FEBlock(nn.Module):
         head_dims = [self.field_dim] * len(user)
         return fe_score(user, item, self.user_head, self.item_head, head_dims, head_dims) + self.bias
 
+    def contrasted(self, user: list[Tensor], item: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """What CIR compares: the flattened heads of the last level and of the item, (B, E) each."""
+        if self.user_head == self.item_head:
+            return user[-1], item[-1]
+        # With unequal numbers of heads the flattened vectors differ in length; their mean heads do not.
+        return (
+            user[-1].view(-1, self.user_head, self.field_dim).mean(1),
+            item[-1].view(-1, self.item_head, self.field_dim).mean(1),
+        )
+
     def forward(self, user_layers: list[Tensor], item_layer_BW: Tensor) -> Tensor:
         return self.score(self.encode_user(user_layers), self.encode_item(item_layer_BW))
+
+
+class DotProduct(nn.Module):
+    """In the FE-Block's place, for the ablation: the dot product of the last layers, plus a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def encode_user(self, layers: list[Tensor]) -> list[Tensor]:
+        """The last layer, one tensor (B, W)."""
+        return layers[-1:]
+
+    def encode_item(self, layer_BW: Tensor) -> list[Tensor]:
+        """The last layer, one tensor (B, W)."""
+        return [layer_BW]
+
+    def score(self, user: list[Tensor], item: list[Tensor]) -> Tensor:
+        """Logits (B,)."""
+        return (user[0] * item[0]).sum(1) + self.bias
+
+    def contrasted(self, user: list[Tensor], item: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """What CIR compares: the last layers."""
+        return user[0], item[0]
 
 
 class CIR(nn.Module):
@@ -130,6 +197,18 @@ class CIR(nn.Module):
         return functional.cross_entropy(similarity_PB.masked_fill_(same_item_PB, -torch.inf), positive_P)
 
 
+def contrasted_item_id(item_columns: list, cir_weight: float) -> str | None:
+    """The name of the column with the item's id, which CIR needs; raises UserError where it has none to use."""
+    if not 0 <= cir_weight < math.inf:
+        raise UserError(f"cir_weight: expected a number of at least 0, got {cir_weight}.")
+    item_id = next((column.name for column in item_columns if isinstance(column, SparseFeat)), None)
+    if cir_weight and item_id is None:
+        raise UserError(
+            "cir_weight: expected a SparseFeat with the item's id in the item tower, got none; set it to 0."
+        )
+    return item_id
+
+
 class IntTower(Estimator):
     """Two towers with LightSE, joined by the FE-Block, trained with CIR beside the cross-entropy.
 
@@ -142,7 +221,10 @@ class IntTower(Estimator):
         levels: the user layers that are scored: "all", "last", or indices such as [0, 2]. (For fast serving the
             seed's text scores the last level, its code the one with index 0; both can be had.)
         fe_input: project each layer's "output", as the paper's figure draws it, or its "input", as released.
+        reweighting: how a tower weighs its fields: by "light_se", by "senet" (see SENET), or "none".
         light_se_residual: see LightSE.
+        interaction: what joins the towers: the "fe_block", or the "dot" product of their last layers, for which heads
+            do not count and only the last of `levels` does.
         cir_weight: CIR's share in the loss; 0 leaves it out.
         cir_temperature: see CIR.
         init_std: standard deviation of the initial embeddings.
@@ -164,16 +246,17 @@ class IntTower(Estimator):
         dnn_hidden_units: tuple[int, ...] = (300, 300, 128),
         levels: str | list[int] = "all",
         fe_input: str = "output",
+        reweighting: str = "light_se",
         light_se_residual: bool = True,
+        interaction: str = "fe_block",
         cir_weight: float = 1.0,
         cir_temperature: float = 0.1,
         init_std: float = 0.01,
     ):
         super().__init__([*user_feature_columns, *item_feature_columns], task)
-        if fe_input not in ("output", "input"):
-            raise UserError(f"fe_input: expected 'output' or 'input', got {fe_input!r}.")
-        if not 0 <= cir_weight < math.inf:
-            raise UserError(f"cir_weight: expected a number of at least 0, got {cir_weight}.")
+        _check_choice("fe_input", fe_input, FE_INPUTS)
+        _check_choice("reweighting", reweighting, REWEIGHTINGS)
+        _check_choice("interaction", interaction, INTERACTIONS)
         if min(field_dim, user_head, item_head) < 1:
             raise UserError(f"heads: expected 1 or more, got {user_head} x {item_head} heads of size {field_dim}.")
         check_hidden_units(dnn_hidden_units)
@@ -184,36 +267,41 @@ class IntTower(Estimator):
         self.item_layer = len(dnn_hidden_units) - 1 + offset
         # Layers above the last one that is scored would get no gradient; they are not built.
         user_units, item_units = dnn_hidden_units[: self.user_layers[-1]], dnn_hidden_units[: self.item_layer]
-        self.user_tower = Tower(user_feature_columns, user_units, dnn_dropout, light_se_residual, init_std)
-        self.item_tower = Tower(item_feature_columns, item_units, dnn_dropout, light_se_residual, init_std)
-        user_widths = [self.user_tower.input_dim, *user_units]
-        item_width = [self.item_tower.input_dim, *item_units][-1]
-        self.fe_block = FEBlock(
-            [user_widths[layer] for layer in self.user_layers], item_width, user_head, item_head, field_dim
+        self.user_tower, self.item_tower = (
+            Tower(columns, units, dnn_dropout, reweighting, light_se_residual, init_std)
+            for columns, units in ((user_feature_columns, user_units), (item_feature_columns, item_units))
         )
+        user_widths = [self.user_tower.input_dim, *user_units]
+        user_widths = [user_widths[layer] for layer in self.user_layers]
+        item_width = [self.item_tower.input_dim, *item_units][-1]
+        if interaction == "fe_block":
+            self.interaction = FEBlock(user_widths, item_width, user_head, item_head, field_dim)
+        elif user_widths[-1] == item_width:
+            self.interaction = DotProduct()
+        else:
+            raise UserError(
+                f"interaction: expected layers of one width for a dot product, got {user_widths[-1]} and {item_width}; "
+                "score the last level."
+            )
         self.user_feature_names = self.user_tower.embedding.feature_names
         self.item_feature_names = self.item_tower.embedding.feature_names
         self.cir = CIR(cir_temperature)
         self.cir_weight = cir_weight
-        self.item_id = next((c.name for c in item_feature_columns if isinstance(c, SparseFeat)), None)
-        if cir_weight and self.item_id is None:
-            raise UserError(
-                "cir_weight: expected a SparseFeat with the item's id in the item tower, got none; set it to 0."
-            )
+        self.item_id = contrasted_item_id(item_feature_columns, cir_weight)
         self.to(device)
 
     def encode_user(self, features: dict[str, Tensor]) -> list[Tensor]:
         """The user's heads at each scored level: L tensors (B, H * K)."""
         layers = self.user_tower(features)
-        return self.fe_block.encode_user([layers[layer] for layer in self.user_layers])
+        return self.interaction.encode_user([layers[layer] for layer in self.user_layers])
 
     def encode_item(self, features: dict[str, Tensor]) -> list[Tensor]:
         """The item's heads: one tensor (B, G * K)."""
-        return self.fe_block.encode_item(self.item_tower(features)[self.item_layer])
+        return self.interaction.encode_item(self.item_tower(features)[self.item_layer])
 
     def score(self, user: list[Tensor], item: list[Tensor]) -> Tensor:
         """Logits (B,) of encoded pairs; one user or one item row meets every row of the other side."""
-        return self.fe_block.score(user, item)
+        return self.interaction.score(user, item)
 
     def forward(self, features: dict[str, Tensor], labels: Tensor | None = None):
         """Logits (B,); with labels, also the auxiliary losses by name, each weighted as it enters the loss."""
@@ -223,18 +311,8 @@ class IntTower(Estimator):
             return logits_B
         if not self.cir_weight:
             return logits_B, {}
-        user_BE, item_BE = self._contrasted(user[-1], item[-1])
+        user_BE, item_BE = self.interaction.contrasted(user, item)
         return logits_B, {"cir": self.cir_weight * self.cir(user_BE, item_BE, labels, features[self.item_id])}
-
-    def _contrasted(self, user_BE: Tensor, item_BE: Tensor) -> tuple[Tensor, Tensor]:
-        # With unequal numbers of heads the flattened vectors differ in length; their mean heads do not.
-        block = self.fe_block
-        if block.user_head == block.item_head:
-            return user_BE, item_BE
-        return (
-            user_BE.view(-1, block.user_head, block.field_dim).mean(1),
-            item_BE.view(-1, block.item_head, block.field_dim).mean(1),
-        )
 
 
 def parse_levels(levels: str | list[int], num_layers: int) -> list[int]:
@@ -247,3 +325,8 @@ def parse_levels(levels: str | list[int], num_layers: int) -> list[int]:
     if not levels or not exist:
         raise UserError(f"levels: expected 'all', 'last' or indices from 0 to {num_layers - 1}, got {levels!r}.")
     return sorted(set(levels))
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{name}: expected one of {', '.join(choices)}, got {value!r}.")

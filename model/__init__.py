@@ -8,6 +8,7 @@ MODELS = {
     "IntTower": "model.IntTower",
     "LR": "model.lr",
     "DSSM": "model.dssm",
+    "DSSMCIR": "model.dssm_cir",
     "DAT": "model.dat",
     "COLD": "model.cold",
     "WDL": "model.wdl",

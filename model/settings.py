@@ -7,6 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from model.dssm import SIMILARITIES
+from model.IntTower import FE_INPUTS, INTERACTIONS, REWEIGHTINGS
 from preprocessing.errors import UserError
 
 
@@ -59,10 +60,16 @@ class ModelSettings:
     item_head: int = option(4, "IntTower: heads of the item")
     field_dim: int = option(16, "IntTower: size of a head")
     levels: str = option("all", "IntTower: user levels that are scored: all, last, or indices like 0,2", type=levels)
-    fe_input: str = option("output", "IntTower: what of a layer the FE-Block projects", choices=("output", "input"))
+    fe_input: str = option("output", "IntTower: what of a layer the FE-Block projects", choices=FE_INPUTS)
+    reweighting: str = option("light_se", "IntTower: how a tower weighs its fields", choices=REWEIGHTINGS)
     light_se_residual: bool = option(True, "IntTower: LightSE adds its input to the reweighted fields")
-    cir_weight: float = option(1.0, "IntTower: weight of CIR in the loss; 0 leaves it out")
-    cir_temperature: float = option(0.1, "IntTower: temperature of CIR")
+    interaction: str = option(
+        "fe_block",
+        "IntTower: what joins the towers, the FE-Block or a dot product of last layers",
+        choices=INTERACTIONS,
+    )
+    cir_weight: float = option(1.0, "IntTower, DSSMCIR: weight of CIR in the loss; 0 leaves it out")
+    cir_temperature: float = option(0.1, "IntTower, DSSMCIR: temperature of CIR")
     similarity: str = option(
         "temperature", "DSSM, DAT: cosine over a learned temperature, the paper's bare cosine, or a dot product",
         choices=SIMILARITIES,

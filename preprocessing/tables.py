@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -58,6 +59,18 @@ class Table:
         """The features of some rows as a model takes them."""
         return {name: feature[rows] for name, feature in self.features.items()}
 
+    def checksum(self) -> str:
+        """sha256, in hex, over all that a model is given: features, labels, groups, and the order of rows."""
+        digest = hashlib.sha256()
+        for name, feature in sorted(self.features.items()):
+            parts = [feature.values, feature.index] if isinstance(feature, Lookup) else [feature]
+            for part in parts:
+                digest.update(f"{name} {part.dtype} {tuple(part.shape)}".encode())
+                digest.update(np.ascontiguousarray(part.numpy()))
+        digest.update(np.ascontiguousarray(self.labels.numpy()))
+        digest.update(np.ascontiguousarray(self.groups))
+        return digest.hexdigest()
+
     def to(self, device: str | torch.device) -> Table:
         """The same table with features and labels on a device; what is there already, or shared, is not copied."""
         moved: dict[int, Tensor] = {}
@@ -109,6 +122,11 @@ class Dataset:
     def item_columns(self) -> list[Column]:
         """The columns of the item tower, with `embedding_dim`."""
         return self.item_encoder.columns(self.embedding_dim)
+
+    def checksum(self) -> str:
+        """sha256, in hex, over the three tables: equal where a model would learn and be scored on the same."""
+        tables = [self.train.checksum(), self.valid.checksum(), self.test.checksum()]
+        return hashlib.sha256("".join(tables).encode()).hexdigest()
 
     @property
     def synthetic(self) -> bool:

@@ -125,12 +125,12 @@ def test_cir_is_refused_where_the_item_has_no_id(item):
 )
 def test_the_logit_sums_the_chosen_user_levels_against_the_last_item_level(levels, fe_input, user_layers, item_layer):
     model = int_tower(levels=levels, fe_input=fe_input).eval()
-    torch.nn.init.constant_(model.fe_block.bias, 0.25)
+    torch.nn.init.constant_(model.interaction.bias, 0.25)
     features = random_features(ALL_COLUMNS, num_rows=6)
     user_outputs, item_outputs = model.user_tower(features), model.item_tower(features)
-    item_BGK = model.fe_block.item_projection(item_outputs[item_layer]).view(6, 2, 3)
+    item_BGK = model.interaction.item_projection(item_outputs[item_layer]).view(6, 2, 3)
     expected = torch.full((6,), 0.25)
-    for project, layer in zip(model.fe_block.user_projections, user_layers, strict=True):
+    for project, layer in zip(model.interaction.user_projections, user_layers, strict=True):
         expected = expected + plain_maxsim(project(user_outputs[layer]).view(6, 2, 3), item_BGK)
     torch.testing.assert_close(model(features), expected)
 
@@ -278,9 +278,9 @@ def test_light_se_residual_is_an_option_of_the_model():
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     first, again, other = (int_tower(seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["fe_block.item_projection.weight"], other["fe_block.item_projection.weight"])
+    assert not torch.equal(first["interaction.item_projection.weight"], other["interaction.item_projection.weight"])
     assert not torch.equal(
-        first["user_tower.light_se.excitation.weight"], other["user_tower.light_se.excitation.weight"]
+        first["user_tower.reweighting.excitation.weight"], other["user_tower.reweighting.excitation.weight"]
     )
 
 
@@ -302,7 +302,7 @@ def test_saved_weights_give_the_same_logits():
     ("options", "message"),
     [
         ({"task": "regression"}, "task: expected 'binary', got 'regression'"),
-        ({"fe_input": "both"}, "fe_input: expected 'output' or 'input', got 'both'"),
+        ({"fe_input": "both"}, "fe_input: expected one of output, input, got 'both'"),
         ({"field_dim": 0}, "heads: expected 1 or more, got 2 x 2 heads of size 0"),
         ({"user_head": 0}, "heads: expected 1 or more, got 0 x 2 heads of size 3"),
         ({"item_head": -1}, "heads: expected 1 or more, got 2 x -1 heads of size 3"),

@@ -178,7 +178,7 @@ def test_the_readmes_accelerate_edit_makes_the_model_score_its_first_level_alone
     utils.write_text(with_function_replaced(utils.read_text(), "fe_score", textwrap.dedent(ACCELERATED_FE_SCORE)))
 
     model = int_tower(seed=1).eval()
-    torch.nn.init.constant_(model.fe_block.bias, 0.5)
+    torch.nn.init.constant_(model.interaction.bias, 0.5)
     features = random_features([*user_columns(), *item_columns()], num_rows=9)
     torch.save((model.state_dict(), features), tmp_path / "inputs.pt")
     (tmp_path / "score.py").write_text(SCORE_SCRIPT)

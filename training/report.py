@@ -9,6 +9,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -25,6 +26,7 @@ from training.trainer import CHECKPOINT, Trainer
 PROJECT = Path(__file__).resolve().parent.parent
 PUBLISHED = PROJECT / "results" / "published.json"
 RECORD, ENCODERS, LEARNING_CURVE = "record.json", "encoders.json", "learning_curve.png"
+TEST_LOGITS = "test_logits.npy"
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "deepctr-torch")
 
 SYNTHETIC_BANNER = """\
@@ -54,7 +56,7 @@ def begin_run(folder: Path, data: Dataset, overwrite: bool) -> None:
 
     A record that stands there is removed in any case: it would not be that of the run that goes on now.
     """
-    for name in (RECORD, LEARNING_CURVE, *((CHECKPOINT, ENCODERS) if overwrite else ())):
+    for name in (RECORD, TEST_LOGITS, LEARNING_CURVE, *((CHECKPOINT, ENCODERS) if overwrite else ())):
         (folder / name).unlink(missing_ok=True)
     save_encoders(folder / ENCODERS, data.user_encoder, data.item_encoder)
 
@@ -67,15 +69,23 @@ def run_identity(settings: TrainingSettings, data: Dataset, model: nn.Module) ->
 
 
 def make_record(
-    settings: TrainingSettings, data: Dataset, trainer: Trainer, test: dict, valid: dict, evaluation_seconds: float
+    settings: TrainingSettings,
+    data: Dataset,
+    trainer: Trainer,
+    code: str,
+    test: dict,
+    valid: dict,
+    evaluation_seconds: float,
 ) -> dict:
-    """Everything that a table or a plot may want to know of a finished run."""
+    """Everything that a table or a plot may want to know of a finished run; `code` is its code_version."""
     progress, model = trainer.progress, trainer.model
     return {
         "dataset": data.name,
         "synthetic": data.synthetic,
         "source": Path(data.source).name,
         "fingerprint": data.fingerprint,
+        "tables": data.checksum(),
+        "code": code,
         "counts": data.counts,
         "protocol": data.protocol,
         "labels_leak": data.labels_leak,
@@ -103,8 +113,12 @@ def make_record(
     }
 
 
-def write_record(folder: Path, record: dict) -> None:
-    """Write a run's record into its folder; a run that has one is finished."""
+def write_record(folder: Path, record: dict, test_logits: np.ndarray) -> None:
+    """Write a run's record and its test logits, (N,) float32 in the order of the test table, into its folder.
+
+    A run that has a record is finished.
+    """
+    write_atomically(folder / TEST_LOGITS, lambda file: np.save(file, test_logits, allow_pickle=False))
     write_atomically(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
 
 
@@ -144,7 +158,7 @@ def print_report(record: dict, folder: Path) -> None:
     print("  ".join(value.ljust(width) for value, width in zip(values, widths, strict=True)))
     for line in _remarks(record):
         print(line)
-    print(f"record, checkpoint, encoders and learning curve: {folder}/")
+    print(f"record, test logits, checkpoint, encoders and learning curve: {folder}/")
 
 
 def _remarks(record: dict) -> list[str]:

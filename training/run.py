@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from preprocessing.tables import Dataset
+from training.code_version import code_version
 from training.metrics import evaluate
 from training.report import (
     SYNTHETIC_BANNER,
@@ -31,6 +32,7 @@ def train_and_record(settings: TrainingSettings, data: Dataset, model: nn.Module
     folder = open_run_folder(settings, data.name, type(model).__name__)
     if settings.resume and (record := finished_record(folder, settings, data, type(model))):
         return record, folder
+    code = code_version(type(model))  # now: a file may be edited while it runs
     trainer = Trainer(
         model,
         learning_rate=settings.lr,
@@ -48,9 +50,10 @@ def train_and_record(settings: TrainingSettings, data: Dataset, model: nn.Module
     trainer.fit(data.train, data.valid, settings.epochs, settings.patience)
 
     start = time.perf_counter()
-    test = evaluate(data.test.labels.numpy(), trainer.predict(data.test), data.test.groups)
+    test_logits = trainer.predict(data.test)
+    test = evaluate(data.test.labels.numpy(), test_logits, data.test.groups)
     seconds = time.perf_counter() - start
     valid = evaluate(data.valid.labels.numpy(), trainer.predict(data.valid), data.valid.groups)
-    record = make_record(settings, data, trainer, test, valid, seconds)
-    write_record(folder, record)
+    record = make_record(settings, data, trainer, code, test, valid, seconds)
+    write_record(folder, record, test_logits)
     return record, folder

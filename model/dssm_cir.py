@@ -1,0 +1,60 @@
+"""The plain two-tower model trained with IntTower's contrastive loss: what CIR alone is worth."""
+
+import torch
+from torch import Tensor
+
+from model.dssm import DSSM
+from model.IntTower import CIR, contrasted_item_id
+
+
+class DSSMCIR(DSSM):
+    """DSSM with CIR beside the cross-entropy, on the very vectors whose similarity is the logit.
+
+    Args:
+        cir_weight: CIR's share in the loss; 0 leaves it out, and DSSM remains.
+        cir_temperature: see CIR.
+        others: see DSSM. The first SparseFeat of the item tower is taken as the item's id.
+    """
+
+    auxiliary = True
+
+    def __init__(
+        self,
+        user_feature_columns: list,
+        item_feature_columns: list,
+        task: str = "binary",
+        dnn_dropout: float = 0.3,
+        device: str | torch.device = "cpu",
+        dnn_hidden_units: tuple[int, ...] = (300, 300, 128),
+        similarity: str = "temperature",
+        initial_temperature: float = 0.1,
+        linear_output: bool = True,
+        cir_weight: float = 1.0,
+        cir_temperature: float = 0.1,
+        init_std: float = 0.01,
+    ):
+        super().__init__(
+            user_feature_columns,
+            item_feature_columns,
+            task,
+            dnn_dropout,
+            device,
+            dnn_hidden_units,
+            similarity,
+            initial_temperature,
+            linear_output,
+            init_std,
+        )
+        self.cir = CIR(cir_temperature)
+        self.cir_weight = cir_weight
+        self.item_id = contrasted_item_id(item_feature_columns, cir_weight)
+
+    def forward(self, features: dict[str, Tensor], labels: Tensor | None = None):
+        """Logits (B,); with labels, also the auxiliary losses by name, each weighted as it enters the loss."""
+        user, item = self.encode_user(features), self.encode_item(features)
+        logits_B = self.score(user, item)
+        if labels is None:
+            return logits_B
+        if not self.cir_weight:
+            return logits_B, {}
+        return logits_B, {"cir": self.cir_weight * self.cir(user[0], item[0], labels, features[self.item_id])}
