@@ -15,6 +15,7 @@ from model.IntTower import IntTower as Model
 from model.settings import changed, option
 from preprocessing.amazon import load_amazon, locate_amazon
 from preprocessing.cache import CACHE_FOLDER
+from preprocessing.tables import Dataset
 from training.report import LEARNING_CURVE, print_report
 from training.run import train_and_record
 from training.settings import TrainingSettings, command_line
@@ -43,11 +44,9 @@ class Settings(TrainingSettings):
 PRESETS = {"released": dict(fe_input="input", cir_weight=0.0, init_std=1e-4)}
 
 
-def main(settings: Settings) -> None:
-    """Read the data, build the model, train until validation AUC stops rising, evaluate on test, report."""
-    model_type = Model if settings.model == Model.__name__ else model_class(settings.model)
-    options = settings.model_options(model_type)
-    data = load_amazon(
+def load(settings: Settings) -> Dataset:
+    """Read, split and encode the data that the settings name."""
+    return load_amazon(
         *locate_amazon(settings.data, settings.reviews, settings.meta),
         settings.protocol,
         settings.embedding_dim,
@@ -55,6 +54,13 @@ def main(settings: Settings) -> None:
         settings.strict_data,
         cache=CACHE_FOLDER if settings.cache else None,
     )
+
+
+def main(settings: Settings) -> None:
+    """Read the data, build the model, train until validation AUC stops rising, evaluate on test, report."""
+    model_type = Model if settings.model == Model.__name__ else model_class(settings.model)
+    options = settings.model_options(model_type)
+    data = load(settings)
 
     seed_everything(settings.seed)
     model = model_type.from_columns(data.user_columns, data.item_columns, **options)

@@ -14,6 +14,7 @@ from model import MODELS, model_class
 from model.IntTower import IntTower as Model
 from model.settings import option
 from preprocessing.movielens import load_movielens, locate_movielens
+from preprocessing.tables import Dataset
 from training.report import LEARNING_CURVE, print_report
 from training.run import train_and_record
 from training.settings import TrainingSettings, command_line
@@ -35,12 +36,17 @@ PRESETS = {
 }
 
 
+def load(settings: Settings) -> Dataset:
+    """Read, split and encode the data that the settings name."""
+    path = locate_movielens(settings.data)
+    return load_movielens(path, settings.protocol, settings.embedding_dim, settings.split_seed, settings.strict_data)
+
+
 def main(settings: Settings) -> None:
     """Read the data, build the model, train until validation AUC stops rising, evaluate on test, report."""
     model_type = Model if settings.model == Model.__name__ else model_class(settings.model)
     options = settings.model_options(model_type)
-    path = locate_movielens(settings.data)
-    data = load_movielens(path, settings.protocol, settings.embedding_dim, settings.split_seed, settings.strict_data)
+    data = load(settings)
 
     seed_everything(settings.seed)
     model = model_type.from_columns(data.user_columns, data.item_columns, **options)

@@ -1,15 +1,11 @@
 """The learning curve of one run, drawn from its record."""
 
-import io
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
-from preprocessing.files import write_atomically
+from figure.style import grid, save
 
 
 def draw_learning_curve(record: dict, path: Path) -> None:
@@ -27,13 +23,10 @@ def draw_learning_curve(record: dict, path: Path) -> None:
         axes.axvline(best, color="0.6", lw=1, zorder=0, label=f"best epoch ({best})")
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(color="0.9")
+        grid(axes)
         axes.legend(frameon=False)
     synthetic = ", SYNTHETIC data" if record["synthetic"] else ""
     leak = ", labels leak" if record["labels_leak"] else ""
     run = f"{record['model']} on {record['dataset']}{synthetic}, protocol {record['protocol']}{leak}"
     figure.suptitle(f"{run}, seed {record['seed']}", fontsize=11)
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=150)
-    plt.close(figure)
-    write_atomically(path, image.getvalue())
+    save(figure, path)

@@ -88,9 +88,19 @@ def load_movielens(
     check_protocol(protocol)
     start = time.perf_counter()
     raw = read_movielens(path, strict_data)
+    fingerprint = data_fingerprint(raw.sha256, protocol=protocol, split_seed=split_seed)
+    data = encode_interactions(
+        as_interactions(raw), USER_FIELDS, ITEM_FIELDS, protocol, split_seed, embedding_dim, fingerprint
+    )
+    data.source, data.seconds = str(path), time.perf_counter() - start
+    return data
+
+
+def as_interactions(raw: RawMovieLens) -> Interactions:
+    """The ratings that have a label, with the users and movies they name."""
     kept = np.flatnonzero(raw.ratings["rating"].to_numpy() != 3)
     ratings = raw.ratings.iloc[kept]
-    interactions = Interactions(
+    return Interactions(
         name="movielens",
         users=raw.users,
         items=raw.movies,
@@ -102,17 +112,6 @@ def load_movielens(
         probabilities=None if raw.probabilities is None else raw.probabilities[kept],
         counts=raw.counts | {"ratings_of_3_left_out": len(raw.ratings) - len(kept)},
     )
-    data = encode_interactions(
-        interactions,
-        USER_FIELDS,
-        ITEM_FIELDS,
-        protocol,
-        split_seed,
-        embedding_dim,
-        data_fingerprint(raw.sha256, protocol=protocol, split_seed=split_seed),
-    )
-    data.source, data.seconds = str(path), time.perf_counter() - start
-    return data
 
 
 def read_movielens(path: str | Path, strict_data: bool = False) -> RawMovieLens:

@@ -108,7 +108,7 @@ def make_record(
         "device": str(trainer.device),
         "num_threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
-        "git": _git_state(),
+        "git": git_state(),
         "history": progress.history,
     }
 
@@ -195,7 +195,8 @@ def _dense_feature_auc(data: Dataset) -> dict[str, float]:
     return {name: auc(labels, data.test.features[name].numpy()[:, 0]) for name in dense}
 
 
-def _git_state() -> dict | None:
+def git_state() -> dict | None:
+    """The commit of the code, and whether it was changed since; None outside a git checkout."""
     if shutil.which("git") is None:
         return None
 

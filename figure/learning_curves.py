@@ -1,0 +1,53 @@
+"""Validation AUC over the epochs, a panel per model, the first in grey behind the others."""
+
+from pathlib import Path
+
+from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
+
+from figure.style import grid, save
+
+
+def draw_learning_curves(
+    records_of_model: dict[str, list[dict]], reference: str, names: dict[str, str], path: Path
+) -> None:
+    """Draw every seed's curve, its best epoch marked; the reference model's mean stands in grey in each panel."""
+    columns = 3
+    num_rows = -(-len(records_of_model) // columns)
+    figure, panels = plt.subplots(
+        num_rows, columns, figsize=(9, 2.4 * num_rows), sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    longest = max(r["epochs"] for m, records in records_of_model.items() for r in records if m != "LR")
+    for axes, (model, records) in zip(panels.flat, records_of_model.items(), strict=False):
+        for record in records_of_model.get(reference, []):
+            axes.plot(*_curve(record), color="0.75", lw=1.5, zorder=1)
+        for record in records:
+            epochs, aucs = _curve(record)
+            axes.plot(epochs, aucs, color="black", lw=1, zorder=2)
+            best = record["best_epoch"]
+            axes.plot(best, aucs[best - 1], "o", color="black", ms=5, zorder=3)
+            if best > longest:
+                axes.annotate(
+                    f"best at {best}", (longest, aucs[longest - 1]), (0, -14), textcoords="offset points", ha="right"
+                )
+        axes.set_title(names.get(model, model), fontsize=10)
+        axes.set_xlim(0.5, longest + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        grid(axes)
+    for axes in list(panels.flat)[len(records_of_model) :]:
+        axes.set_visible(False)
+    low = min(_curve(r)[1][0] for m, records in records_of_model.items() for r in records if m != "LR")
+    panels[0][0].set_ylim(bottom=low - 0.005)
+    figure.supxlabel("epoch")
+    figure.supylabel("AUC on the validation split")
+    first = next(iter(records_of_model.values()))[0]
+    figure.suptitle(
+        f"{first['dataset']}, protocol {first['protocol']}: a line per seed, the best epoch marked; "
+        f"grey: {names.get(reference, reference)}",
+        fontsize=11,
+    )
+    save(figure, path)
+
+
+def _curve(record: dict) -> tuple[list[int], list[float]]:
+    return [row["epoch"] for row in record["history"]], [row["valid_auc"] for row in record["history"]]

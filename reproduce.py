@@ -1,0 +1,124 @@
+"""Reproduce the paper's tables: train what has no record yet, then make tables and figures from the records.
+
+python reproduce.py --table 2 --dry-run
+python reproduce.py --table 2
+python reproduce.py --table ablation --seeds 3
+python reproduce.py --table latency
+python reproduce.py --check-leaks
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from preprocessing.errors import UserError
+from preprocessing.protocols import PROTOCOLS
+from reproduction import plans
+from reproduction.bootstrap import update_bootstrap
+from reproduction.execute import describe, execute, expected_seconds, missing_runs, readable
+from reproduction.latency import update_latency
+from reproduction.leaks import print_leaks
+from reproduction.output import write_ablation, write_latency, write_table_2
+from reproduction.records import RESULTS, Records
+from reproduction.runs import SCRIPTS, Run, data_state
+from training.settings import EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, EXIT_USER_ERROR
+from training.trainer import resolve_device
+
+TABLES = ("2", "ablation", "latency")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run what is missing, then write the tables and figures; returns the exit code."""
+    resolve_device(arguments.device)
+    if arguments.check_leaks:
+        return print_leaks(arguments.datasets or list(SCRIPTS), arguments.protocols or list(PROTOCOLS))
+    datasets = arguments.datasets or ["movielens"]
+    records = Records(arguments.results)
+    if arguments.table == "latency":
+        update_latency(records, arguments.device)
+        write_latency(records)
+        return EXIT_OK
+    protocols = arguments.protocols or (["strict"] if arguments.table == "ablation" else list(PROTOCOLS))
+    plan = {(d, p): _runs(arguments, d, p) for d in datasets for p in protocols}
+    missing = missing_runs([run for runs in plan.values() for run in runs], records)
+    for dataset, protocol in plan:
+        if data_state(dataset, protocol).synthetic:
+            print(f"{dataset}: no real files, so a SYNTHETIC sample; its numbers say nothing of real users.")
+    if arguments.dry_run:
+        return _print_plan(missing, sum(map(len, plan.values())), records, arguments.jobs)
+    failed = execute(missing, records, arguments.jobs, arguments.device) if missing else []
+    for (dataset, protocol), runs in plan.items():
+        if arguments.table == "2" and not failed:
+            for notice in update_bootstrap(runs, records):
+                print(notice)
+        write = write_table_2 if arguments.table == "2" else write_ablation
+        write(records, dataset, data_state(dataset, protocol).name, protocol)
+    if failed:
+        print(f"{len(failed)} of {len(missing)} runs failed; the same command tries them again:", file=sys.stderr)
+        for run in failed:
+            print(f"  {describe(run)}", file=sys.stderr)
+    return EXIT_STOPPED if failed else EXIT_OK
+
+
+def _runs(arguments: argparse.Namespace, dataset: str, protocol: str) -> list[Run]:
+    if arguments.table == "2":
+        return plans.table_2(dataset, protocol, arguments.models or list(plans.TABLE_2), arguments.seeds)
+    return plans.ablation(dataset, protocol, arguments.groups or list(plans.ABLATION), arguments.seeds)
+
+
+def _print_plan(missing: list[Run], num_planned: int, records: Records, jobs: int) -> int:
+    total = 0.0
+    for run in missing:
+        seconds = expected_seconds(run, records)
+        total += seconds or 0.0
+        print(f"{describe(run):78} {'unknown' if seconds is None else readable(seconds):>10}")
+    print(
+        f"{num_planned} runs, {num_planned - len(missing)} have a record, {len(missing)} to make: "
+        f"about {readable(total / jobs)} with {jobs} at a time (of those whose time is known)."
+    )
+    return EXIT_OK
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line; leaves with code 2 on a mistake."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--table", choices=TABLES, help="the table to make")
+    what.add_argument(
+        "--check-leaks",
+        action="store_true",
+        help="train on shuffled labels: exit code 1 if strict or temporal rank them (all datasets by default)",
+    )
+    parser.add_argument("--datasets", nargs="+", choices=sorted(SCRIPTS), help="default: movielens")
+    parser.add_argument("--models", nargs="+", choices=list(plans.TABLE_2), help="of table 2; default: all nine")
+    parser.add_argument("--groups", nargs="+", choices=list(plans.ABLATION), help="of the ablation; default: all")
+    parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, help="default: all three; ablation: strict")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 1023 on (default 3)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each (default: all cores)"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:<n>")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where records and tables go")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs and their expected time, and stop")
+    arguments = parser.parse_args(words)
+    if min(arguments.seeds, arguments.jobs) < 1:
+        parser.error("--seeds, --jobs: expected a number of at least 1")
+    if arguments.models and arguments.table != "2":
+        parser.error("--models: expected with --table 2 alone")
+    if arguments.groups and arguments.table != "ablation":
+        parser.error("--groups: expected with --table ablation alone")
+    return arguments
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(parse(sys.argv[1:])))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("\nstopped; the runs saved their checkpoints, and the same command goes on from there.", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)

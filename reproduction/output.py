@@ -1,0 +1,86 @@
+"""Tables as Markdown and CSV under results/, figures as PNG under figure/, all from records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from figure.ablation import draw_ablation
+from figure.learning_curves import draw_learning_curves
+from figure.pareto import draw_pareto
+from figure.table_2 import draw_table_2
+from model import model_class
+from preprocessing.files import write_atomically
+from preprocessing.protocols import PROTOCOLS
+from reproduction.plans import ABLATION, NAMES, table_2_run
+from reproduction.records import PROJECT, RESULTS, Records
+from reproduction.tables import (
+    LATENCY_COLUMNS,
+    PARTS_COLUMNS,
+    SETTINGS_COLUMNS,
+    TABLE_2_COLUMNS,
+    Columns,
+    Row,
+    ablation_rows,
+    as_csv,
+    latency_rows,
+    markdown,
+    table_2_rows,
+)
+
+COLUMNS_OF_GROUP = {"parts": PARTS_COLUMNS}
+
+
+def figures_of(records: Records) -> Path:
+    """Where figures go: figure/ for the project's own records, else beside them."""
+    return PROJECT / "figure" if records.folder.resolve() == RESULTS else records.folder / "figure"
+
+
+def write_table_2(records: Records, dataset: str, data_name: str, protocol: str) -> None:
+    """Table 2 of one dataset and protocol, the figure of all protocols, the learning curves; prints the table."""
+    rows = table_2_rows(records, dataset, protocol, data_name)
+    if not rows:
+        return
+    _write_table(records.folder / data_name / f"table_2_{protocol}", rows, TABLE_2_COLUMNS)
+    figures = figures_of(records)
+    every = {p: of_p for p in PROTOCOLS if (of_p := table_2_rows(records, dataset, p, data_name))}
+    draw_table_2(every, NAMES, figures / f"{data_name}_table_2.png")
+    curves = {
+        row["model"]: list(records.by_seed(table_2_run(dataset, protocol, row["model"]), data_name).values())
+        for row in reversed(rows)
+    }
+    draw_learning_curves(curves, "IntTower", NAMES, figures / f"{data_name}_learning_curves_{protocol}.png")
+
+
+def write_ablation(records: Records, dataset: str, data_name: str, protocol: str) -> None:
+    """A table for each group of the ablation that has records, and one figure; prints the tables."""
+    rows_of_group = {group: ablation_rows(records, dataset, group, protocol, data_name) for group in ABLATION}
+    rows_of_group = {group: rows for group, rows in rows_of_group.items() if rows}
+    for group, rows in rows_of_group.items():
+        columns = COLUMNS_OF_GROUP.get(group, SETTINGS_COLUMNS)
+        _write_table(records.folder / data_name / f"ablation_{group}_{protocol}", rows, columns)
+    if rows_of_group:
+        draw_ablation(rows_of_group, figures_of(records) / f"{data_name}_ablation_{protocol}.png")
+
+
+def write_latency(records: Records) -> None:
+    """The table of scoring times, and AUC against them where MovieLens has records; prints the table."""
+    rows = latency_rows(records)
+    _write_table(records.folder / "latency", rows, LATENCY_COLUMNS)
+    points = [
+        row | {"name": NAMES.get(row["model"], row["model"]), "kind": _kind(row["model"].split(",")[0])}
+        for row in rows
+        if "auc" in row
+    ]
+    if points:
+        draw_pareto(points, figures_of(records) / "auc_against_time.png")
+
+
+def _kind(model: str) -> str:
+    return "items encoded ahead" if hasattr(model_class(model), "encode_item") else "needs the pair"
+
+
+def _write_table(path: Path, rows: list[Row], columns: Columns) -> None:
+    text = markdown(rows, columns)
+    write_atomically(path.with_suffix(".md"), (text + "\n").encode())
+    write_atomically(path.with_suffix(".csv"), as_csv(rows).encode())
+    print(f"\n{path.with_suffix('.md')}\n{text}")

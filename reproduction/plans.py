@@ -1,0 +1,113 @@
+"""What the tables are made of, as data: the models of table 2 and the variants of the ablation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reproduction.runs import FIRST_SEED, Run
+
+# In the order of the published table. LR learns slowest by far; it, too, stops by its validation AUC.
+TABLE_2 = {
+    "LR": {"epochs": 300},
+    "DSSM": {},
+    "DAT": {},
+    "COLD": {},
+    "WDL": {},
+    "DeepFM": {},
+    "DCN": {},
+    "AutoInt": {},
+    "IntTower": {},
+}
+NAMES = {"DSSM": "Two-Tower (DSSM)", "WDL": "Wide&Deep", "DSSMCIR": "Two-Tower + CIR"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the ablation: a model with some settings changed. `seeds` of None means as many as asked for."""
+
+    group: str
+    name: str
+    changes: tuple[tuple[str, object], ...] = ()
+    model: str = "IntTower"
+    seeds: int | None = None
+
+    def run(self, dataset: str, protocol: str, seed: int = FIRST_SEED) -> Run:
+        """Its run with a seed."""
+        return Run(dataset, protocol, self.model, seed, self.changes)
+
+    def runs(self, dataset: str, protocol: str, num_seeds: int) -> list[Run]:
+        """Its runs, one per seed."""
+        count = min(num_seeds, self.seeds or num_seeds)
+        return [self.run(dataset, protocol, FIRST_SEED + i) for i in range(count)]
+
+
+def _variant(group: str, name: str, model: str = "IntTower", seeds: int | None = None, **changes) -> Variant:
+    return Variant(group, name, tuple(changes.items()), model, seeds)
+
+
+PARTS = [
+    _variant("parts", "IntTower"),
+    _variant("parts", "no LightSE", reweighting="none"),
+    _variant("parts", "SENET for LightSE", reweighting="senet"),
+    _variant("parts", "no FE-Block: dot product", interaction="dot"),
+    _variant("parts", "last level only", levels="last"),
+    _variant("parts", "inputs of layers in the FE-Block", fe_input="input"),
+    _variant("parts", "no CIR", cir_weight=0.0),
+    _variant("parts", "Two-Tower", model="DSSM"),
+    _variant("parts", "Two-Tower + CIR", model="DSSMCIR"),
+]
+CIR = [
+    _variant("cir", f"weight {weight:g}, temperature {temperature:g}", seeds=1, **changes)
+    for weight, temperature, changes in [
+        (0.1, 0.1, {"cir_weight": 0.1}),
+        (0.3, 0.1, {"cir_weight": 0.3}),
+        (1, 0.1, {}),
+        (3, 0.1, {"cir_weight": 3.0}),
+        (1, 0.05, {"cir_temperature": 0.05}),
+        (1, 0.2, {"cir_temperature": 0.2}),
+        (1, 0.5, {"cir_temperature": 0.5}),
+    ]
+]
+# All with one budget of epochs, since the largest takes ten times as long as the smallest.
+HEAD_EPOCHS = 8
+HEADS = [
+    _variant(
+        "heads", f"{heads} x {size}", seeds=1, user_head=heads, item_head=heads, field_dim=size, epochs=HEAD_EPOCHS
+    )
+    for size in (16, 32, 64)
+    for heads in (1, 2, 4, 8, 16, 32)
+]
+# The setting of the released script, as its preset has it.
+RELEASED = [
+    _variant(
+        "released",
+        "released setting",
+        seeds=1,
+        user_head=32,
+        item_head=32,
+        field_dim=64,
+        fe_input="input",
+        cir_weight=0.0,
+        epochs=10,
+        init_std=1e-4,
+    )
+]
+ABLATION = {"parts": PARTS, "cir": CIR, "heads": HEADS, "released": RELEASED}
+
+
+def table_2_run(dataset: str, protocol: str, model: str, seed: int = FIRST_SEED) -> Run:
+    """A model's run in table 2."""
+    return Run(dataset, protocol, model, seed, tuple(TABLE_2[model].items()))
+
+
+def table_2(dataset: str, protocol: str, models: list[str], num_seeds: int) -> list[Run]:
+    """The runs of table 2, seed by seed, so that a part of them already compares all models."""
+    return [table_2_run(dataset, protocol, model, FIRST_SEED + i) for i in range(num_seeds) for model in models]
+
+
+def ablation(dataset: str, protocol: str, groups: list[str], num_seeds: int) -> list[Run]:
+    """The runs of the ablation's groups, each once."""
+    runs = [
+        run for group in groups for variant in ABLATION[group] for run in variant.runs(dataset, protocol, num_seeds)
+    ]
+    return list(dict.fromkeys(sorted(runs, key=lambda run: run.seed)))

@@ -1,0 +1,98 @@
+"""One run of a table: what is trained on what, which command does it, and whether a record is that run's."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+
+from model import model_class
+from model.settings import as_flag
+from preprocessing.tables import Dataset
+from training.code_version import code_version
+
+# The one place that imports training scripts: the defaults of a dataset stand there and nowhere else.
+SCRIPTS = {
+    "movielens": "train_movielens_IntTower",
+    "amazon": "train_amazon_IntTower",
+    "alibaba": "train_alibaba_IntTower",
+}
+FIRST_SEED = 1023  # the scripts' default, so a bare command gives one of a table's runs
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model trained on a dataset under a protocol; `changes` are settings other than the script's defaults."""
+
+    dataset: str
+    protocol: str
+    model: str
+    seed: int = FIRST_SEED
+    changes: tuple[tuple[str, object], ...] = ()
+
+    def settings(self):
+        """The Settings that the dataset's script would have."""
+        return script(self.dataset).Settings(
+            model=self.model, protocol=self.protocol, seed=self.seed, **dict(self.changes)
+        )
+
+    def recorded(self) -> dict:
+        """The settings as they stand in the run's record."""
+        return json.loads(json.dumps(self.settings().recorded(model_class(self.model))))
+
+    def arguments(self) -> list[str]:
+        """The command that makes the run, after `python`: the script and the flags that are not its defaults."""
+        default = script(self.dataset).Settings()
+        chosen = {"model": self.model, "protocol": self.protocol, "seed": self.seed, **dict(self.changes)}
+        flags = [as_flag(name, value).split() for name, value in chosen.items() if value != getattr(default, name)]
+        return [f"{SCRIPTS[self.dataset]}.py", *(word for flag in flags for word in flag)]
+
+    def code(self) -> str:
+        """The version of the code that would make it; see code_version."""
+        return code_version(model_class(self.model))
+
+    def is_record(self, record: dict, data: DataState) -> bool:
+        """Whether a record is of this run, made by the code and of the data that are here now."""
+        return (
+            record["settings"] == self.recorded()
+            and (record["fingerprint"], record["tables"]) == (data.fingerprint, data.tables)
+            and record["code"] == self.code()
+        )
+
+    def folder_name(self, data: DataState) -> str:
+        """A name that other settings, data or code do not share."""
+        identity = json.dumps([self.recorded(), data.fingerprint, data.tables, self.code()], sort_keys=True)
+        key = hashlib.sha256(identity.encode()).hexdigest()[:10]
+        return f"{data.name}-{self.protocol}-{self.model}-seed{self.seed}-{key}"
+
+
+@dataclass(frozen=True)
+class DataState:
+    """What a record says of its data."""
+
+    name: str
+    synthetic: bool
+    fingerprint: str
+    tables: str
+
+
+@lru_cache
+def script(dataset: str) -> ModuleType:
+    """The training script of a dataset."""
+    return importlib.import_module(SCRIPTS[dataset])
+
+
+@lru_cache(maxsize=1)
+def load(dataset: str, protocol: str) -> Dataset:
+    """The splits that the dataset's script trains on by default under a protocol."""
+    return script(dataset).load(script(dataset).Settings(protocol=protocol))
+
+
+@lru_cache
+def data_state(dataset: str, protocol: str) -> DataState:
+    """The data that are here now."""
+    data = load(dataset, protocol)
+    return DataState(data.name, data.synthetic, data.fingerprint, data.checksum())
