@@ -50,9 +50,9 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _print_plan(missing, sum(map(len, plan.values())), records, arguments.jobs)
     failed = execute(missing, records, arguments.jobs, arguments.device) if missing else []
-    for (dataset, protocol), runs in plan.items():
-        if arguments.table == "2" and not failed:
-            for notice in update_bootstrap(runs, records):
+    for dataset, protocol in plan:
+        if arguments.table == "2":
+            for notice in update_bootstrap(dataset, protocol, records):
                 print(notice)
         write = write_table_2 if arguments.table == "2" else write_ablation
         write(records, dataset, data_state(dataset, protocol).name, protocol)

@@ -66,6 +66,8 @@ def scoring_times(data: Dataset, rounds: int, device: torch.device) -> list[dict
     return [
         {
             "model": name,
+            "dataset": data.name,
+            "fingerprint": data.fingerprint,
             "candidates": CANDIDATES,
             "rounds": rounds,
             "median_ms": 1e3 * float(np.median(taken)),

@@ -7,6 +7,8 @@ from matplotlib.ticker import MaxNLocator
 
 from figure.style import grid, save
 
+LONGEST = 30  # epochs that are drawn; LR takes more
+
 
 def draw_learning_curves(
     records_of_model: dict[str, list[dict]], reference: str, names: dict[str, str], path: Path
@@ -17,7 +19,8 @@ def draw_learning_curves(
     figure, panels = plt.subplots(
         num_rows, columns, figsize=(9, 2.4 * num_rows), sharex=True, sharey=True, squeeze=False, layout="constrained"
     )
-    longest = max(r["epochs"] for m, records in records_of_model.items() for r in records if m != "LR")
+    every = [record for records in records_of_model.values() for record in records]
+    longest = min(LONGEST, max(record["epochs"] for record in every))
     for axes, (model, records) in zip(panels.flat, records_of_model.items(), strict=False):
         for record in records_of_model.get(reference, []):
             axes.plot(*_curve(record), color="0.75", lw=1.5, zorder=1)
@@ -36,8 +39,8 @@ def draw_learning_curves(
         grid(axes)
     for axes in list(panels.flat)[len(records_of_model) :]:
         axes.set_visible(False)
-    low = min(_curve(r)[1][0] for m, records in records_of_model.items() for r in records if m != "LR")
-    panels[0][0].set_ylim(bottom=low - 0.005)
+    # The first epochs of a slow model would press all others together.
+    panels[0][0].set_ylim(bottom=min(max(_curve(record)[1]) for record in every) - 0.03)
     figure.supxlabel("epoch")
     figure.supylabel("AUC on the validation split")
     first = next(iter(records_of_model.values()))[0]

@@ -18,7 +18,7 @@ def draw_table_2(rows_of_protocol: dict[str, list[dict]], names: dict[str, str],
     figure, panels = plt.subplots(
         1,
         len(rows_of_protocol),
-        figsize=(4.2 * len(rows_of_protocol), 3.8),
+        figsize=(2.5 + 3.6 * len(rows_of_protocol), 4),
         sharey=True,
         squeeze=False,
         layout="constrained",
@@ -39,7 +39,7 @@ def draw_table_2(rows_of_protocol: dict[str, list[dict]], names: dict[str, str],
         axes.set_yticks(places, [names.get(row["model"], row["model"]) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         grid(axes)
-    panels[0][0].legend(frameon=False, loc="lower left")
+    figure.legend(*panels[0][0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2)
     first = next(iter(rows_of_protocol.values()))[0]
     seeds = sorted({row["seeds"] for rows in rows_of_protocol.values() for row in rows})
     figure.suptitle(

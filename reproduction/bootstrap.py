@@ -4,67 +4,71 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from preprocessing.files import write_atomically
 from reproduction.execute import RUNS, run_folder
-from reproduction.plans import TABLE_2
+from reproduction.plans import TABLE_2, table_2_run
 from reproduction.records import Records, read_json_lines
-from reproduction.runs import Run, data_state, load
+from reproduction.runs import data_state, load
 from reproduction.statistics import RESAMPLES, bootstrap_aucs, interval
 from training.report import TEST_LOGITS
 
 FILE = "bootstrap.jsonl"
+REFERENCE = "IntTower"
 
 
-def update_bootstrap(runs: list[Run], records: Records, folder: Path = RUNS) -> list[str]:
-    """Intervals of each model's AUC, and of IntTower's lead over it, for the runs of one dataset and protocol.
+def update_bootstrap(dataset: str, protocol: str, records: Records, folder: Path = RUNS) -> list[str]:
+    """Intervals of each model's AUC, and of IntTower's lead over it, for all that table 2 has records of.
 
-    What is there for these very records is kept. Returns what a person should know: the runs whose logits are missing.
+    An interval that was made of the same records is kept. Returns what a person should know: the models whose test
+    logits are not here, and which therefore have no interval.
     """
-    dataset, protocol = runs[0].dataset, runs[0].protocol
     data = data_state(dataset, protocol)
-    of_model: dict[str, list[Run]] = {}
-    for run in runs:
-        of_model.setdefault(run.model, []).append(run)
-    made_of = {
-        model: _identity([records.find(run, data.name) for run in of_runs]) for model, of_runs in of_model.items()
-    }
+    run_of = {model: table_2_run(dataset, protocol, model) for model in TABLE_2}
+    by_seed = {model: found for model, run in run_of.items() if (found := records.by_seed(run, data.name))}
+    reference = by_seed.get(REFERENCE, {})
+    made_of = {model: _identity([*of_model.values(), *reference.values()]) for model, of_model in by_seed.items()}
     path = records.folder / data.name / FILE
-    kept = [line for line in read_json_lines(path) if line["protocol"] != protocol]
-    lines = [line for line in read_json_lines(path) if line["protocol"] == protocol]
-    if {line["model"]: line["made_of"] for line in lines} == made_of:
-        return []
+    lines = read_json_lines(path)
+    kept = [line for line in lines if line["protocol"] != protocol or made_of.get(line["model"]) == line["made_of"]]
+    there = {line["model"] for line in kept if line["protocol"] == protocol}
+    wanted = [model for model in by_seed if model not in there]
 
-    table = load(dataset, protocol).test
-    logits, absent = {}, []
-    for model, of_runs in of_model.items():
-        paths = [run_folder(run, data, folder) / TEST_LOGITS for run in of_runs]
-        absent += [str(path) for path in paths if not path.exists()]
-        if all(path.exists() for path in paths):
-            logits[model] = [np.load(path, allow_pickle=False) for path in paths]
-    if absent:
-        return [f"no new bootstrap for {protocol}: expected the test logits of every run, {len(absent)} are missing."]
-    aucs = bootstrap_aucs(table.labels.numpy(), logits, table.groups)
-    lines = []
-    for model in sorted(aucs, key=list(TABLE_2).index):
-        line = {
-            "protocol": protocol,
-            "model": model,
-            "seeds": [run.seed for run in of_model[model]],
-            "resamples": RESAMPLES,
-            "users": len(np.unique(table.groups)),
-            "auc": interval(aucs[model]),
-            "made_of": made_of[model],
+    def logits_path(model: str, seed: int) -> Path:
+        return run_folder(replace(run_of[model], seed=seed), data, folder) / TEST_LOGITS
+
+    def has_logits(model: str) -> bool:
+        return all(logits_path(model, seed).exists() for seed in by_seed[model])
+
+    absent = [model for model in wanted if not has_logits(model)]
+    wanted = [model for model in wanted if model not in absent]
+    if wanted:
+        compared = [REFERENCE] if reference and has_logits(REFERENCE) and REFERENCE not in wanted else []
+        logits = {
+            (model, seed): np.load(logits_path(model, seed), allow_pickle=False)
+            for model in [*wanted, *compared]
+            for seed in by_seed[model]
         }
-        if model != "IntTower" and "IntTower" in aucs:
-            line["int_tower_lead"] = interval(aucs["IntTower"] - aucs[model])
-        lines.append(line)
-    text = "".join(json.dumps(line) + "\n" for line in [*kept, *lines])
-    write_atomically(path, text.encode())
-    return []
+        test = load(dataset, protocol).test
+        aucs = bootstrap_aucs(test.labels.numpy(), logits, test.groups)
+        num_users = len(np.unique(test.groups))
+        for model in wanted:
+            seeds = sorted(by_seed[model])
+            line = {"protocol": protocol, "model": model, "seeds": seeds, "resamples": RESAMPLES, "users": num_users}
+            line["auc"] = interval(np.mean([aucs[model, seed] for seed in seeds], axis=0))
+            common = [seed for seed in seeds if (REFERENCE, seed) in aucs]
+            if model != REFERENCE and common:
+                leads = [aucs[REFERENCE, seed] - aucs[model, seed] for seed in common]
+                line["lead"] = interval(np.mean(leads, axis=0))
+            kept.append(line | {"made_of": made_of[model]})
+    if kept != lines:
+        kept.sort(key=lambda line: (line["protocol"], list(TABLE_2).index(line["model"])))
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    return [f"{protocol}: no interval over users of {model}, whose test logits are not here." for model in absent]
 
 
 def read_bootstrap(records: Records, dataset: str, protocol: str) -> dict[str, dict]:
@@ -74,5 +78,5 @@ def read_bootstrap(records: Records, dataset: str, protocol: str) -> dict[str, d
 
 
 def _identity(records: list[dict]) -> str:
-    parts = [[r["settings"], r["fingerprint"], r["tables"], r["code"], r["test"]] for r in records]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    parts = sorted(json.dumps([r["settings"], r["tables"], r["code"], r["test"]], sort_keys=True) for r in records)
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]

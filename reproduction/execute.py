@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
 import json
 import os
 import signal
@@ -160,8 +162,8 @@ def _start(run: Run, device: str, runs: Path, lock: int) -> _Child:
             stdout=log,
             stderr=subprocess.STDOUT,
             # The lock stays taken until the last child is gone, even where this process is killed.
-            pass_fds=() if lock < 0 else (lock,),
-            # Ctrl-C reaches this process, which tells the children once.
+            pass_fds=(lock,),
+            # Ctrl-C reaches this process alone, which tells its runs once.
             start_new_session=True,
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
@@ -170,8 +172,6 @@ def _start(run: Run, device: str, runs: Path, lock: int) -> _Child:
 
 def _end_with_parent() -> None:
     # Linux: where the parent is killed without a word, its runs are told to save and stop.
-    import ctypes
-
     set_parent_death_signal = 1
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
@@ -188,13 +188,8 @@ def _stop(working: list[_Child]) -> None:
 
 @contextlib.contextmanager
 def _only_process(folder: Path) -> Iterator[int]:
-    """One process at a time works in the folder; gives the lock's file descriptor, -1 where there are no locks."""
+    """One process at a time works in the folder; gives the lock's file descriptor."""
     folder.mkdir(parents=True, exist_ok=True)
-    if sys.platform == "win32":
-        yield -1
-        return
-    import fcntl
-
     with open(folder / ".lock", "wb") as file:
         for _ in range(30):  # runs of a process that was killed take a moment to save and stop
             try:

@@ -6,25 +6,29 @@ A model that has not seen the test labels is at AUC .5 on random ones. What is a
 from __future__ import annotations
 
 import math
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from model.IntTower import IntTower
-from preprocessing import alibaba, amazon, movielens
+from preprocessing import alibaba, amazon, movielens, sample
 from preprocessing.encode import MeanField
-from preprocessing.interactions import Interactions, data_fingerprint, encode_interactions
+from preprocessing.errors import UserError
+from preprocessing.interactions import Interactions, encode_interactions
 from preprocessing.protocols import PROTOCOLS
 from preprocessing.tables import Dataset
-from reproduction.runs import script
+from reproduction.runs import FIRST_SEED
 from training.metrics import auc
 from training.trainer import Trainer, seed_everything
 
 EPOCHS = 2
 TOLERANCE = 0.01  # of AUC, or more where few test rows let chance go further
 STANDARD_ERRORS = 4
-SAMPLE_RATE = 0.05  # of Alibaba's users: a million rows say enough
+SAMPLE_RATE, FULL_BYTES = 0.05, 2**28  # of Alibaba's users, where its file is large: a million rows say enough
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,9 @@ class LeakCheck:
         return max([self.model_auc, *self.feature_aucs.values()]) > 0.5 + self.allowed
 
 
-def check_leaks(dataset: str, protocol: str, seed: int = 7) -> LeakCheck:
+def check_leaks(raw: Raw, protocol: str, seed: int = 7) -> LeakCheck:
     """Deal the labels of a dataset out anew, split and encode it by a protocol, train a small IntTower and rank."""
-    data = shuffled(dataset, protocol, seed)
+    data = shuffled(raw, protocol, seed)
     labels = data.test.labels.numpy()
     means = [
         f.name for encoder in (data.user_encoder, data.item_encoder) for f in encoder.fields if isinstance(f, MeanField)
@@ -63,36 +67,71 @@ def check_leaks(dataset: str, protocol: str, seed: int = 7) -> LeakCheck:
     return LeakCheck(data.name, protocol, len(labels), feature_aucs, auc(labels, trainer.predict(data.test)), allowed)
 
 
-def shuffled(dataset: str, protocol: str, seed: int) -> Dataset:
-    """A dataset whose labels were dealt out anew among its rows before anything else was done with them."""
-    raw, user_fields, item_fields, options = _read(dataset, protocol)
-    raw = replace(raw, labels=np.random.default_rng(seed).permutation(raw.labels))
-    fingerprint = data_fingerprint("shuffled", dataset=dataset, seed=seed)
-    split_seed = script(dataset).Settings().split_seed
-    return encode_interactions(raw, user_fields, item_fields, protocol, split_seed, 32, fingerprint, **options)
+def shuffled(raw: Raw, protocol: str, seed: int) -> Dataset:
+    """The splits of interactions whose labels were dealt out anew before anything else was done with them."""
+    labels = np.random.default_rng(seed).permutation(raw.interactions.labels)
+    return encode_interactions(
+        replace(raw.interactions, labels=labels),
+        raw.user_fields,
+        raw.item_fields,
+        protocol,
+        split_seed=FIRST_SEED,
+        embedding_dim=32,
+        fingerprint=f"labels shuffled with seed {seed}",
+        released_per_part=raw.released_per_part,
+    )
 
 
-def _read(dataset: str, protocol: str) -> tuple[Interactions, dict, dict, dict]:
-    if dataset == "movielens":
-        raw = movielens.as_interactions(movielens.read_movielens(movielens.locate_movielens(None)))
-        return raw, movielens.USER_FIELDS, movielens.ITEM_FIELDS, {}
-    if dataset == "amazon":
-        raw = amazon.read_amazon(*amazon.locate_amazon(None, None, None))
-        return raw, amazon.USER_FIELDS, amazon.ITEM_FIELDS, {"released_per_part": False}
-    folder = alibaba.locate_alibaba(None)
-    raw = alibaba.read_alibaba(folder)
-    if len(raw.labels) > 2_000_000:
-        raw = alibaba.read_alibaba(folder, sample_rate=SAMPLE_RATE)
-    return raw, alibaba.USER_FIELDS, alibaba.ITEM_FIELDS, {}
+@dataclass(frozen=True)
+class Raw:
+    """A dataset before it is split, and how its own module encodes it."""
+
+    interactions: Interactions
+    user_fields: dict[str, type]
+    item_fields: dict[str, type]
+    released_per_part: bool = True
+
+
+def read_raw(dataset: str) -> Raw:
+    """The real files where there are any, else generated ones of the same format, and a line that says so."""
+    with tempfile.TemporaryDirectory() as folder:
+        if dataset == "movielens":
+            raw = movielens.as_interactions(movielens.read_movielens(movielens.locate_movielens()))
+            return Raw(raw, movielens.USER_FIELDS, movielens.ITEM_FIELDS)
+        if dataset == "amazon":
+            files = _real_or_generated(dataset, amazon.locate_amazon, sample.write_amazon_sample, Path(folder))
+            raw = amazon.read_amazon(*files)
+            return Raw(raw, amazon.USER_FIELDS, amazon.ITEM_FIELDS, released_per_part=False)
+        files = _real_or_generated(dataset, alibaba.locate_alibaba, sample.write_alibaba_sample, Path(folder))
+        raw = alibaba.read_alibaba(files, sample_rate=SAMPLE_RATE if _is_full(files) else 1.0)
+        return Raw(raw, alibaba.USER_FIELDS, alibaba.ITEM_FIELDS)
+
+
+def _real_or_generated(dataset: str, locate: Callable, write: Callable, folder: Path):
+    try:
+        return locate()
+    except UserError:
+        print(
+            f"{dataset}: checked on generated data, for no real files are found (data/README.md says where to put them)"
+        )
+        write(folder / "sample")
+        return locate(str(folder / "sample"))
+
+
+def _is_full(folder: Path) -> bool:
+    return (folder / alibaba.RAW_SAMPLE).stat().st_size > FULL_BYTES
 
 
 def print_leaks(datasets: list[str], protocols: list[str]) -> int:
     """Print a line per dataset and protocol; returns 1 where a protocol other than `paper` leaks, else 0."""
     order = [protocol for protocol in PROTOCOLS if protocol in protocols]
     checks = []
-    pairs = [(dataset, protocol) for dataset in datasets for protocol in order]
-    for dataset, protocol in tqdm(pairs, desc="leaks", unit="protocol", leave=False, disable=None):
-        checks.append(check_leaks(dataset, protocol))
+    with tqdm(total=len(datasets) * len(order), desc="leaks", unit="check", leave=False, disable=None) as bar:
+        for dataset in datasets:
+            raw = read_raw(dataset)
+            for protocol in order:
+                checks.append(check_leaks(raw, protocol))
+                bar.update()
     names = ("dataset", "protocol", "test rows", "trained model", "features alone", "allowed", "labels leak")
     rows = [
         (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
+from preprocessing.protocols import PROTOCOLS
 from reproduction.runs import DataState, Run
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -41,7 +42,7 @@ class Records:
 
     def all(self, dataset: str) -> list[dict]:
         """Every record of a dataset."""
-        paths = sorted((self.folder / dataset).glob("*.jsonl"))
+        paths = [self._path(dataset, protocol) for protocol in PROTOCOLS]
         return [record for path in paths for record in self._read(path).values()]
 
     def add(self, record: dict) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 from scipy import stats
 from tqdm import tqdm
@@ -38,28 +40,25 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
 
 def bootstrap_aucs(
     labels: np.ndarray,
-    logits: dict[str, list[np.ndarray]],
+    logits: dict[Hashable, np.ndarray],
     groups: np.ndarray,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> dict[str, np.ndarray]:
-    """AUCs of models on test sets whose users are drawn anew, with replacement, and bring all of their rows.
+) -> dict[Hashable, np.ndarray]:
+    """AUCs of runs on test sets whose users are drawn anew, with replacement, and bring all of their rows.
 
     Args:
         labels, groups: (N,) the label and the user of each row.
-        logits: of each model (N,) arrays, one per seed.
+        logits: (N,) of each run.
     Returns:
-        for each model (resamples,), the mean over its seeds of the AUC. All models meet the same draws, so a
-        difference of two is paired.
+        for each run (resamples,). All runs meet the same draws, so a difference of two is paired.
     """
     _, user_of_row = np.unique(groups, return_inverse=True)
     num_users = user_of_row.max() + 1
     generator = np.random.default_rng(seed)
     draws = generator.multinomial(num_users, np.full(num_users, 1 / num_users), size=resamples)
-    aucs = {}
-    for model, of_seeds in tqdm(logits.items(), desc="bootstrap", unit="model", leave=False, disable=None):
-        aucs[model] = np.mean([_weighted_aucs(labels, scores, user_of_row, draws) for scores in of_seeds], axis=0)
-    return aucs
+    bar = tqdm(logits.items(), desc="bootstrap", unit="run", leave=False, disable=None)
+    return {run: _weighted_aucs(labels, scores, user_of_row, draws) for run, scores in bar}
 
 
 def _weighted_aucs(labels: np.ndarray, scores: np.ndarray, user_of_row: np.ndarray, draws: np.ndarray) -> np.ndarray:

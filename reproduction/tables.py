@@ -48,7 +48,7 @@ def table_2_rows(records: Records, dataset: str, protocol: str, data_name: str |
         rows.append(row)
     _compare(rows, of_model, "IntTower", "lead", sign=1)
     for row in rows:
-        if "lead" in row and (interval := intervals.get(row["model"], {}).get("int_tower_lead")):
+        if "lead" in row and (interval := intervals.get(row["model"], {}).get("lead")):
             row["lead_low"], row["lead_high"] = interval
     return rows
 

@@ -14,24 +14,28 @@ LOOP = ("training/trainer.py", "training/predict.py", "training/metrics.py")
 FOLLOWED = ("model", "preprocessing.utils")
 
 
+@lru_cache
 def code_version(model: type) -> str:
     """sha256, in hex, over the code of a model, of all that it imports from model/, and of the loop.
 
     Two records of one version differ by nothing that the code does: what reads files, prints, or checks the
     command line is not in it, nor are the libraries, whose versions a record names.
     """
-    files = [PROJECT / name for name in LOOP]
-    waiting = [Path(inspect.getfile(model)).resolve()]
+    return version_of_file(Path(inspect.getfile(model)).resolve())
+
+
+def version_of_file(model_file: Path, project: Path = PROJECT) -> str:
+    """`code_version` of a model that stands in a file of a project."""
+    files, waiting = [project / name for name in LOOP], [model_file]
     while waiting:
         path = waiting.pop()
         if path not in files:
             files.append(path)
-            waiting.extend(_imports(path))
-    digests = [_digest(path) for path in sorted(files, key=lambda path: path.relative_to(PROJECT).as_posix())]
+            waiting.extend(_imports(path, project))
+    digests = [_digest(path) for path in sorted(files, key=lambda path: path.relative_to(project).as_posix())]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-@lru_cache
 def _digest(path: Path) -> str:
     tree = ast.parse(path.read_text())
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -41,7 +45,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
 
 
-def _imports(path: Path) -> list[Path]:
+def _imports(path: Path, project: Path) -> list[Path]:
     """The files of `FOLLOWED` that a file imports, anywhere in it."""
     names = []
     for node in ast.walk(ast.parse(path.read_text())):
@@ -50,5 +54,5 @@ def _imports(path: Path) -> list[Path]:
         elif isinstance(node, ast.Import):
             names.extend(alias.name for alias in node.names)
     followed = (name for name in names if name.split(".")[0] in FOLLOWED or name in FOLLOWED)
-    paths = (PROJECT / (name.replace(".", "/") + ".py") for name in followed)
+    paths = (project / (name.replace(".", "/") + ".py") for name in followed)
     return [path for path in paths if path.exists()]

@@ -196,7 +196,7 @@ def _dense_feature_auc(data: Dataset) -> dict[str, float]:
 
 
 def git_state() -> dict | None:
-    """The commit of the code, and whether it was changed since; None outside a git checkout."""
+    """The commit, and whether any Python file was changed since; None outside a git checkout."""
     if shutil.which("git") is None:
         return None
 
@@ -208,7 +208,7 @@ def git_state() -> dict | None:
     try:
         return {
             "commit": git("rev-parse", "HEAD"),
-            "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
+            "changed": bool(git("status", "--porcelain", "--untracked-files=no", "--", "*.py")),
         }
     except (subprocess.SubprocessError, OSError):
         return None

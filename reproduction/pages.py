@@ -1,0 +1,162 @@
+"""The pages' tables and printed output, made from what is recorded under results/.
+
+    python -m reproduction.pages
+
+In README.md and results/README.md stand, each up to `<!-- end -->`, after `<!-- table: FILE -->` a table that
+reproduce.py wrote, after `<!-- output: FILE -->` what a command printed, and after `<!-- runs: NAME -->` a table of
+single runs (RUNS below). FILE is a path under results/.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+
+from model import MODELS
+from model.settings import as_flag
+from preprocessing.files import write_atomically
+from reproduction.plans import TABLE_2, table_2_run
+from reproduction.records import PROJECT, RESULTS, Records
+from reproduction.runs import Run
+from reproduction.tables import PUBLISHED
+
+PAGES = (PROJECT / "README.md", RESULTS / "README.md")
+CHOICES = "movielens/choices"  # runs of one seed by which settings were chosen
+
+Columns = dict[str, Callable[[dict], str]]
+
+_MEASURES: Columns = {
+    "test AUC": lambda r: f"{r['test']['auc']:.4f}",
+    "test logloss": lambda r: f"{r['test']['logloss']:.4f}",
+    "test gAUC": lambda r: f"{r['test']['gauc']:.4f}",
+}
+_VALIDATION: Columns = {
+    "valid AUC": lambda r: f"{r['valid']['auc']:.4f}",
+    "valid logloss": lambda r: f"{r['valid']['logloss']:.4f}",
+}
+_EFFORT: Columns = {
+    "epochs (best)": lambda r: f"{r['epochs']} ({r['best_epoch']})",
+    "training": lambda r: f"{r['train_seconds'] / 60:.1f} min",
+    "threads": lambda r: f"{r['num_threads']}",
+}
+
+# What each model is, and what of it can be computed before a request comes.
+_ABOUT = {
+    "LR": ("one weight per feature value", "additive", "a number per item"),
+    "DSSM": ("[Huang et al., CIKM 2013](https://doi.org/10.1145/2505515.2505665)", "two towers", "item vectors"),
+    "DAT": ("Yu et al., DLP-KDD 2021", "two towers", "item vectors"),
+    "IntTower": ("[Li et al., CIKM 2022](https://arxiv.org/abs/2210.09890)", "two towers, MaxSim", "item heads"),
+    "COLD": ("[Wang et al., DLP-KDD 2020](https://arxiv.org/abs/2007.16122)", "cross", "nothing"),
+    "WDL": ("[Cheng et al., DLRS 2016](https://arxiv.org/abs/1606.07792)", "cross", "nothing"),
+    "DeepFM": ("[Guo et al., IJCAI 2017](https://arxiv.org/abs/1703.04247)", "cross", "nothing"),
+    "DCN": ("[Wang et al., ADKDD 2017](https://arxiv.org/abs/1708.05123)", "cross", "nothing"),
+    "AutoInt": ("[Song et al., CIKM 2019](https://arxiv.org/abs/1810.11921)", "cross", "nothing"),
+}
+_ABOUT_COLUMNS: Columns = {
+    "model": lambda r: f"`{r['model']}`",
+    "paper": lambda r: _ABOUT[r["model"]][0],
+    "kind": lambda r: _ABOUT[r["model"]][1],
+    "computed ahead": lambda r: _ABOUT[r["model"]][2],
+    "parameters": lambda r: f"{r['num_parameters']:,}",
+    "the import": lambda r: f"`from {MODELS[r['model']]} import {r['model']} as Model`",
+}
+
+
+def _changed(record: dict) -> str:
+    """The flags, but for the model and the protocol, by which a record's run differs from the script's defaults."""
+    default = Run(record["dataset"], record["protocol"], record["model"], record["seed"]).recorded()
+    changed = {name: value for name, value in record["settings"].items() if value != default[name]}
+    return " ".join(f"`{as_flag(name, value)}`" for name, value in changed.items()) or "none"
+
+
+def _protocol(record: dict) -> str:
+    return f"`{record['protocol']}`" + (" (labels leak)" if record["labels_leak"] else "")
+
+
+def _published(record: dict) -> str:
+    if record["protocol"] != "paper":
+        return "not comparable"
+    auc, logloss = PUBLISHED[record["dataset"]][record["model"]]
+    return f"{auc:.4f} / {logloss:.4f}"
+
+
+def _first_run(model: str, protocol: str = "strict") -> dict:
+    record = Records().find(table_2_run("movielens", protocol, model))
+    assert record is not None, f"results/movielens/{protocol}.jsonl has no record of {model}"
+    return record
+
+
+def _choices(folder: str) -> list[dict]:
+    return [json.loads(path.read_text()) for path in (RESULTS / CHOICES / folder).glob("*.json")]
+
+
+def _about() -> tuple[list[dict], Columns]:
+    return [_first_run(model) for model in _ABOUT], _ABOUT_COLUMNS
+
+
+def _cir() -> tuple[list[dict], Columns]:
+    records = [*_choices("cir"), _first_run("IntTower")]
+    records.sort(key=lambda r: (r["settings"]["cir_weight"], r["settings"]["cir_temperature"]))
+    own: Columns = {
+        "weight": lambda r: f"{r['settings']['cir_weight']:g}",
+        "temperature": lambda r: f"{r['settings']['cir_temperature']:g}" if r["settings"]["cir_weight"] else "-",
+    }
+    return records, own | _VALIDATION | _MEASURES | _EFFORT
+
+
+def _variations() -> tuple[list[dict], Columns]:
+    records = sorted([*_choices("variations"), _first_run("IntTower")], key=_changed, reverse=True)
+    return records, {"changed settings": _changed} | _VALIDATION | _MEASURES | _EFFORT
+
+
+def _tuning() -> tuple[list[dict], Columns]:
+    tuned = _choices("tuning")
+    records = [*tuned, *map(_first_run, sorted({r["model"] for r in tuned}))]
+    records.sort(key=lambda r: (list(TABLE_2).index(r["model"]), _changed(r)))
+    return records, {
+        "model": lambda r: r["model"], "changed settings": _changed, **_VALIDATION, **_MEASURES, **_EFFORT
+    }  # fmt: skip
+
+
+def _handicaps() -> tuple[list[dict], Columns]:
+    records = [*_choices("handicaps"), *(_first_run("DSSM", protocol) for protocol in ("strict", "paper"))]
+    records.sort(key=lambda r: (r["protocol"], r["test"]["auc"]))
+    own: Columns = {"protocol": _protocol, "changed settings": _changed}
+    return records, own | _MEASURES | {"published AUC / logloss": _published} | _EFFORT
+
+
+RUNS = {"about": _about, "cir": _cir, "variations": _variations, "tuning": _tuning, "handicaps": _handicaps}
+
+
+def runs_table(name: str) -> str:
+    """A table with a row per record."""
+    records, columns = RUNS[name]()
+    rows = [[cell(record) for cell in columns.values()] for record in records]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [list(columns), ["---"] * len(columns), *rows])
+
+
+def written_table(file: str) -> str:
+    """A table that reproduce.py wrote."""
+    return (RESULTS / file).read_text().rstrip()
+
+
+def recorded_output(file: str) -> str:
+    """What a command printed, as a block; of many epochs only the first two and the last are shown."""
+    lines = (RESULTS / file).read_text().rstrip().split("\n")
+    epochs = [i for i, line in enumerate(lines) if line.startswith("epoch ")]
+    if len(epochs) > 4:
+        lines[epochs[2] : epochs[-1]] = ["..."]
+    return "\n".join(["```", *lines, "```"])
+
+
+def with_results(page: str) -> str:
+    """A page's text with every table and output made anew."""
+    make = {"table": written_table, "output": recorded_output, "runs": runs_table}
+    pattern = re.compile(r"(<!-- (table|output|runs): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return pattern.sub(lambda match: f"{match[1]}{make[match[2]](match[3])}\n{match[4]}", page)
+
+
+if __name__ == "__main__":
+    for path in PAGES:
+        write_atomically(path, with_results(path.read_text()).encode())

@@ -1,0 +1,181 @@
+"""reproduce.py as a person runs it, on a small synthetic sample: planned, run, killed, resumed, repeated, broken."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from shell import assert_refused, copy_of_the_project, environment, run, start
+
+from reproduction.execute import readable
+from training.report import TEST_LOGITS
+
+TABLE = ("--table", "2", "--protocols", "strict")
+TIMES = ("data_seconds", "train_seconds", "samples_per_second", "evaluation_seconds", "peak_memory_bytes")
+
+
+def reproduce(project: Path, data: Path, *arguments: str):
+    return run("reproduce.py", *arguments, folder=project, env=environment(INTTOWER_DATA=str(data)))
+
+
+def records(project: Path) -> list[dict]:
+    """The records but for what the clock says."""
+    lines = (project / "results" / "movielens-synthetic" / "strict.jsonl").read_text().splitlines()
+    return [untimed(json.loads(line)) for line in lines]
+
+
+def untimed(record: dict) -> dict:
+    history = [
+        {k: v for k, v in row.items() if k not in ("seconds", "samples_per_second")} for row in record["history"]
+    ]
+    return {name: value for name, value in record.items() if name not in TIMES} | {"history": history}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, sample_folder) -> tuple[Path, str]:
+    """A project in which two models with two seeds were run, and what was printed."""
+    project = copy_of_the_project(tmp_path_factory.mktemp("reproduce") / "project")
+    result = reproduce(project, sample_folder, *TABLE, "--models", "DSSM", "LR", "--seeds", "2", "--jobs", "2")
+    assert result.returncode == 0, result.stderr
+    return project, result.stdout
+
+
+def test_each_run_is_reported_and_recorded(finished):
+    project, printed = finished
+    assert "SYNTHETIC" in printed
+    for number in range(1, 5):
+        assert f"[{number}/4]" in printed
+    assert "left" in printed
+    made = records(project)
+    assert [(r["model"], r["seed"]) for r in made] == [(m, s) for m in ("DSSM", "LR") for s in (1023, 1024)]
+    assert all(len(r["code"]) == len(r["tables"]) == len(r["fingerprint"]) == 64 for r in made)
+    assert all(r["device"] == "cpu" and r["num_threads"] == 1 and r["versions"]["torch"] for r in made)
+
+
+def test_it_ends_in_a_table_and_figures_and_intervals(finished):
+    project, printed = finished
+    folder = project / "results" / "movielens-synthetic"
+    table = (folder / "table_2_strict.md").read_text()
+    assert table.strip() in printed
+    assert {path.name for path in folder.iterdir()} >= {"table_2_strict.csv", "bootstrap.jsonl", "strict.jsonl"}
+    lines = [json.loads(line) for line in (folder / "bootstrap.jsonl").read_text().splitlines()]
+    for line, model in zip(lines, ("LR", "DSSM"), strict=True):
+        low, high = line["auc"]
+        mean = sum(r["test"]["auc"] for r in records(project) if r["model"] == model) / 2
+        assert low < mean < high
+        assert line["model"] == model
+    assert (project / "figure" / "movielens-synthetic_table_2.png").exists()
+
+
+def test_what_has_a_record_is_not_run_again(finished, sample_folder):
+    project, printed = finished
+    before = (project / "results" / "movielens-synthetic" / "strict.jsonl").read_bytes()
+    again = reproduce(project, sample_folder, *TABLE, "--models", "DSSM", "LR", "--seeds", "2")
+    assert again.returncode == 0
+    assert "[1/" not in again.stdout
+    assert (project / "results" / "movielens-synthetic" / "strict.jsonl").read_bytes() == before
+    assert again.stdout.splitlines()[-4:] == printed.splitlines()[-4:]  # the same table
+
+
+def test_without_test_logits_a_model_has_no_new_interval_and_it_is_said(finished, sample_folder, tmp_path):
+    project = shutil.copytree(finished[0], tmp_path / "project")
+    intervals = project / "results" / "movielens-synthetic" / "bootstrap.jsonl"
+    before = intervals.read_text().splitlines()
+    intervals.unlink()
+    for path in (project / "runs" / "reproduce").glob(f"*-LR-*/{TEST_LOGITS}"):
+        path.unlink()
+    result = reproduce(project, sample_folder, *TABLE, "--models", "DSSM", "LR", "--seeds", "2")
+    assert result.returncode == 0, result.stderr
+    assert "strict: no interval over users of LR, whose test logits are not here." in result.stdout
+    assert intervals.read_text().splitlines() == [line for line in before if '"DSSM"' in line]
+
+
+def test_a_dry_run_lists_what_is_missing_and_how_long_it_may_take(finished, sample_folder):
+    project, _ = finished
+    result = reproduce(project, sample_folder, *TABLE, "--models", "DSSM", "LR", "DCN", "--seeds", "3", "--dry-run")
+    assert result.returncode == 0
+    lines = result.stdout.splitlines()
+    listed = [line for line in lines if line.startswith("movielens strict")]
+    assert [line.split()[2] for line in listed] == ["DCN", "DCN", "DSSM", "LR", "DCN"]
+    assert listed[0].endswith("unknown")
+    assert listed[2].split()[-1] in ("s", "min")
+    assert lines[-1].startswith("9 runs, 4 have a record, 5 to make: about ")
+
+
+def test_killed_without_a_word_it_goes_on_and_ends_bit_for_bit_as_if_it_had_not(finished, sample_folder, tmp_path):
+    project = copy_of_the_project(tmp_path / "project")
+    command = (*TABLE, "--models", "DSSM", "LR", "--seeds", "1", "--jobs", "1")
+    process = start("reproduce.py", *command, folder=project, env=environment(INTTOWER_DATA=str(sample_folder)))
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if any("epoch   3" in log.read_text() for log in (project / "runs" / "reproduce").glob("*/log.txt")):
+            break
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (project / "results" / "movielens-synthetic").exists()
+    result = reproduce(project, sample_folder, *command)
+    assert result.returncode == 0, result.stderr
+    # Another project, other numbers of runs at a time, one of them stopped half-way: the same records.
+    assert records(project) == [record for record in records(finished[0]) if record["seed"] == 1023]
+    logits = list((project / "runs").rglob(TEST_LOGITS))
+    assert len(logits) == 2
+    for path in logits:
+        assert path.read_bytes() == (finished[0] / path.relative_to(project)).read_bytes()
+
+
+def test_stopped_by_a_signal_it_says_how_to_go_on(sample_folder, tmp_path):
+    project = copy_of_the_project(tmp_path / "project")
+    command = (*TABLE, "--models", "DSSM", "--seeds", "1")
+    process = start("reproduce.py", *command, folder=project, env=environment(INTTOWER_DATA=str(sample_folder)))
+    while not list((project / "runs" / "reproduce").glob("*/checkpoint.pt")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in stderr
+
+
+def test_a_run_that_fails_is_named_and_the_others_are_made(finished, sample_folder, tmp_path):
+    project = copy_of_the_project(tmp_path / "project")
+    [folder] = (finished[0] / "runs" / "reproduce").glob("*-DSSM-seed1023-*")
+    broken = project / "runs" / "reproduce" / folder.name
+    broken.mkdir(parents=True)
+    (broken / "checkpoint.pt").write_bytes(b"no checkpoint")
+    result = reproduce(project, sample_folder, *TABLE, "--models", "DSSM", "LR", "--seeds", "1")
+    assert result.returncode == 1
+    assert "movielens strict DSSM seed 1023: FAILED: error: " in result.stdout
+    assert "checkpoint.pt" in result.stdout
+    assert "1 of 2 runs failed" in result.stderr
+    assert [r["model"] for r in records(project)] == ["LR"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (("--table", "3"), "--table"),
+        ((), "--check-leaks"),
+        (("--table", "2", "--seeds", "0"), "--seeds"),
+        (("--table", "2", "--models", "BERT"), "--models"),
+        (("--table", "latency", "--models", "DSSM"), "--models"),
+        (("--table", "2", "--groups", "cir"), "--groups"),
+    ],
+)
+def test_a_mistake_is_refused_with_code_2(arguments, fragment):
+    result = run("reproduce.py", *arguments)
+    assert result.returncode == 2
+    assert fragment in result.stderr.strip().splitlines()[-1]
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_runs():
+    assert_refused(run("reproduce.py", "--table", "2", "--device", "gpu"), "--device", "cuda:<n>")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4.4, "4 s"), (59, "59 s"), (90, "2 min"), (3599, "1 h 00 min"), (8040, "2 h 14 min")]
+)
+def test_times_are_written_as_a_person_says_them(seconds, text):
+    assert readable(seconds) == text

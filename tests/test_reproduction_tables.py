@@ -1,0 +1,211 @@
+"""Tables and figures from hand-made records: means, leads, what is bold, what stands beside it."""
+
+import csv
+import io
+import json
+import math
+
+import matplotlib.image
+import pytest
+from test_records import DATA, record_of
+
+from figure.architecture import draw_architecture
+from figure.pareto import pareto_front
+from reproduction.latency import FILE as LATENCY
+from reproduction.output import write_ablation, write_latency, write_table_2
+from reproduction.plans import ABLATION, table_2_run
+from reproduction.records import Records
+from reproduction.runs import FIRST_SEED, DataState
+from reproduction.tables import (
+    PARTS_COLUMNS,
+    TABLE_2_COLUMNS,
+    ablation_rows,
+    as_csv,
+    is_significant,
+    latency_rows,
+    markdown,
+    table_2_rows,
+)
+
+SYNTHETIC = DataState("movielens-synthetic", synthetic=True, fingerprint="f", tables="t")
+KINDS = ("md", "csv")
+REST = {
+    "valid": {"auc": 0.85, "logloss": 0.4},
+    "best_epoch": 2,
+    "epochs": 3,
+    "train_seconds": 120.0,
+    "num_parameters": 10,
+    "history": [{"epoch": epoch, "valid_auc": 0.8 + 0.01 * epoch} for epoch in (1, 2, 3)],
+}
+
+
+def add(records: Records, model: str, aucs: list[float], data: DataState = DATA) -> None:
+    for i, auc in enumerate(aucs):
+        records.add(record_of(table_2_run("movielens", "strict", model, FIRST_SEED + i), auc, data, **REST))
+
+
+@pytest.fixture
+def records(tmp_path) -> Records:
+    """IntTower clearly ahead of DSSM, and no more than by chance of DCN; of LR one seed only."""
+    records = Records(tmp_path)
+    add(records, "IntTower", [0.901, 0.902, 0.903])
+    add(records, "DSSM", [0.880, 0.8811, 0.882])
+    add(records, "DCN", [0.890, 0.910, 0.9055])
+    add(records, "LR", [0.850])
+    return records
+
+
+def rows_by_model(records: Records) -> dict[str, dict]:
+    return {row["model"]: row for row in table_2_rows(records, "movielens", "strict")}
+
+
+def test_table_2_has_a_row_for_each_model_with_records_in_the_published_order(records):
+    rows = table_2_rows(records, "movielens", "strict")
+    assert [row["model"] for row in rows] == ["LR", "DSSM", "DCN", "IntTower"]
+    assert [row["seeds"] for row in rows] == [1, 3, 3, 3]
+
+
+def test_a_row_has_the_mean_and_deviation_over_seeds_and_the_published_values(records):
+    row = rows_by_model(records)["IntTower"]
+    assert row["auc"] == pytest.approx(0.902)
+    assert row["auc_std"] == pytest.approx(0.001)
+    assert (row["published_auc"], row["published_logloss"]) == (0.8974, 0.3128)
+    assert row["rela_impr"] == pytest.approx(100 * (0.402 / (0.8810333 - 0.5) - 1), abs=1e-4)
+    assert row["published_rela_impr"] == pytest.approx(7.49, abs=0.01)
+
+
+def test_a_lead_is_taken_over_the_seeds_that_both_have(records):
+    rows = rows_by_model(records)
+    assert rows["DSSM"]["lead"] == pytest.approx((0.021 + 0.0209 + 0.021) / 3)
+    assert rows["LR"]["lead"] == pytest.approx(0.051)
+    assert math.isnan(rows["LR"]["lead_p"])
+    assert "lead" not in rows["IntTower"]
+
+
+def test_only_a_significant_lead_is_bold(records):
+    rows = rows_by_model(records)
+    assert is_significant(rows["DSSM"], "lead")
+    assert not is_significant(rows["DCN"], "lead")
+    assert not is_significant(rows["LR"], "lead")
+    cells = {row["model"]: TABLE_2_COLUMNS["IntTower's lead in AUC"](row) for row in rows.values()}
+    assert cells["DSSM"] == "**+0.0210 ± 0.0001**"
+    assert cells["DCN"] == "+0.0002 ± 0.0098"
+    assert cells["LR"] == "+0.0510"
+    assert cells["IntTower"] == "-"
+
+
+def test_a_lead_whose_interval_over_users_holds_0_is_not_bold(records):
+    row = rows_by_model(records)["DSSM"]
+    assert is_significant(row | {"lead_low": 0.001, "lead_high": 0.03}, "lead")
+    assert is_significant(row | {"lead_low": -0.03, "lead_high": -0.001}, "lead")
+    assert not is_significant(row | {"lead_low": -0.001, "lead_high": 0.03}, "lead")
+
+
+def test_the_intervals_are_read_from_what_was_recorded(records):
+    line = {"protocol": "strict", "model": "DSSM", "auc": [0.87, 0.89], "lead": [0.02, 0.03]}
+    (records.folder / "movielens" / "bootstrap.jsonl").write_text(json.dumps(line) + "\n")
+    row = rows_by_model(records)["DSSM"]
+    assert (row["auc_low"], row["auc_high"], row["lead_low"], row["lead_high"]) == (0.87, 0.89, 0.02, 0.03)
+    assert TABLE_2_COLUMNS["lead, 95 % over users"](row) == "+0.0200 to +0.0300"
+
+
+def test_nothing_published_stands_beside_synthetic_data(tmp_path):
+    records = Records(tmp_path)
+    add(records, "DSSM", [0.8], SYNTHETIC)
+    [row] = table_2_rows(records, "movielens", "strict", "movielens-synthetic")
+    assert not any(name.startswith("published") for name in row)
+
+
+def test_markdown_and_csv_say_the_same(records):
+    rows = table_2_rows(records, "movielens", "strict")
+    lines = markdown(rows, TABLE_2_COLUMNS).splitlines()
+    assert len(lines) == 6
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[-1].startswith("| IntTower | 0.9020 ± 0.0010 | 0.8974 |")
+    read = list(csv.DictReader(io.StringIO(as_csv(rows))))
+    assert [row["model"] for row in read] == [row["model"] for row in rows]
+    assert float(read[-1]["auc"]) == rows[-1]["auc"]
+    assert read[-1]["lead"] == ""
+
+
+def test_a_variant_is_compared_with_the_whole_model_by_what_it_loses(records):
+    senet = next(variant for variant in ABLATION["parts"] if "SENET" in variant.name)
+    for i, auc in enumerate((0.891, 0.893, 0.8931)):
+        records.add(record_of(senet.run("movielens", "strict", FIRST_SEED + i), auc, **REST))
+    rows = {row["variant"]: row for row in ablation_rows(records, "movielens", "parts")}
+    assert list(rows) == ["IntTower", "SENET for LightSE", "Two-Tower"]
+    assert rows["SENET for LightSE"]["difference"] == pytest.approx(-(0.01 + 0.009 + 0.0099) / 3)
+    assert PARTS_COLUMNS["difference"](rows["SENET for LightSE"]).startswith("**-0.0096")
+    assert rows["Two-Tower"]["seeds"] == 3
+
+
+def test_a_grid_takes_its_first_seed_alone(records):
+    rows = ablation_rows(records, "movielens", "cir")
+    assert [(row["variant"], row["seeds"], row["auc"]) for row in rows] == [("weight 1, temperature 0.1", 1, 0.901)]
+
+
+@pytest.fixture
+def latency(records) -> Records:
+    times = {"LR": 0.1, "DSSM": 0.5, "IntTower": 1.0, "DCN": 4.0, "IntTower, last level": 0.8}
+    lines = [
+        {"model": model, "candidates": 1000, "median_ms": ms, "p95_ms": 2 * ms, "num_threads": 1}
+        for model, ms in times.items()
+    ]
+    (records.folder / LATENCY).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return records
+
+
+def test_scoring_times_stand_beside_the_auc_of_the_same_model(latency):
+    rows = latency_rows(latency)
+    assert [row["model"] for row in rows] == ["LR", "DSSM", "IntTower, last level", "IntTower", "DCN"]
+    assert [row["times_two_tower"] for row in rows] == pytest.approx([0.2, 1.0, 1.6, 2.0, 8.0])
+    assert rows[3]["auc"] == pytest.approx(0.902)
+    assert "auc" not in rows[2]  # the last level alone was not trained
+
+
+def test_the_pareto_front_holds_what_nothing_beats_in_both_time_and_auc():
+    points = [
+        {"name": name, "median_ms": ms, "auc": auc}
+        for name, ms, auc in [
+            ("slow", 9, 0.9),
+            ("fast", 1, 0.7),
+            ("worse", 2, 0.6),
+            ("middle", 3, 0.8),
+            ("tied", 3, 0.75),
+        ]
+    ]
+    assert [point["name"] for point in pareto_front(points)] == ["fast", "middle", "slow"]
+
+
+def test_every_table_and_figure_is_written(latency, capsys):
+    write_table_2(latency, "movielens", "movielens", "strict")
+    write_ablation(latency, "movielens", "movielens", "strict")
+    write_latency(latency)
+    folder = latency.folder
+    files = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in (".md", ".csv", ".png")
+    }
+    tables = {
+        f"{name}.{kind}"
+        for name in ("table_2_strict", "ablation_parts_strict", "ablation_cir_strict")
+        for kind in KINDS
+    }
+    figures = {"movielens_table_2", "movielens_learning_curves_strict", "movielens_ablation_strict", "auc_against_time"}
+    expected = {f"movielens/{name}" for name in tables} | {f"figure/{name}.png" for name in figures}
+    assert files == expected | {"latency.md", "latency.csv"}
+    assert (folder / "latency.md").read_text().strip() in capsys.readouterr().out
+    for path in (folder / "figure").glob("*.png"):
+        image = matplotlib.image.imread(path)
+        assert image.shape[0] > 300
+        assert image[..., :3].std() > 0.01, path  # something is drawn
+        assert abs(image[..., 0] - image[..., 2]).max() < 0.01, path  # in black and grey
+
+
+def test_the_same_records_give_the_same_figure(latency, tmp_path):
+    images = []
+    for _ in range(2):
+        write_latency(latency)
+        images.append((latency.folder / "figure" / "auc_against_time.png").read_bytes())
+    assert images[0] == images[1]
+    draw_architecture(tmp_path / "architecture.png")
+    assert (tmp_path / "architecture.png").stat().st_size > 10_000
