@@ -12,18 +12,29 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from model.settings import flag_name
 from preprocessing.errors import UserError
 from preprocessing.protocols import PROTOCOLS
 from reproduction import plans
 from reproduction.bootstrap import update_bootstrap
-from reproduction.execute import describe, execute, expected_seconds, missing_runs, readable
+from reproduction.execute import (
+    collect,
+    describe,
+    execute,
+    expected_seconds,
+    missing_runs,
+    only_process,
+    readable,
+    time_left,
+)
 from reproduction.latency import update_latency
 from reproduction.leaks import print_leaks
 from reproduction.output import write_ablation, write_latency, write_table_2
 from reproduction.records import RESULTS, Records
-from reproduction.runs import SCRIPTS, Run, data_state
+from reproduction.runs import SCRIPTS, Run, data_state, kind_of_device
 from training.settings import EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, EXIT_USER_ERROR
 from training.trainer import resolve_device
 
@@ -35,21 +46,27 @@ def main(arguments: argparse.Namespace) -> int:
     resolve_device(arguments.device)
     if arguments.check_leaks:
         return print_leaks(arguments.datasets or list(SCRIPTS), arguments.protocols or list(PROTOCOLS))
-    datasets = arguments.datasets or ["movielens"]
-    records = Records(arguments.results)
-    if arguments.table == "latency":
-        update_latency(records, arguments.device)
-        write_latency(records)
-        return EXIT_OK
+    with only_process() as lock:
+        records = Records(arguments.results)
+        if arguments.table == "latency":
+            update_latency(records, arguments.device)
+            write_latency(records)
+            return EXIT_OK
+        return _make_table(arguments, records, lock)
+
+
+def _make_table(arguments: argparse.Namespace, records: Records, lock: int) -> int:
     protocols = arguments.protocols or (["strict"] if arguments.table == "ablation" else list(PROTOCOLS))
-    plan = {(d, p): _runs(arguments, d, p) for d in datasets for p in protocols}
-    missing = missing_runs([run for runs in plan.values() for run in runs], records)
+    plan = {(d, p): _runs(arguments, d, p) for d in arguments.datasets or ["movielens"] for p in protocols}
     for dataset, protocol in plan:
         if data_state(dataset, protocol).synthetic:
-            print(f"{dataset}: no real files, so a SYNTHETIC sample; its numbers say nothing of real users.")
+            print(f"{dataset} {protocol}: a SYNTHETIC sample, for want of real files; it says nothing of real users.")
+    every = [run for runs in plan.values() for run in runs]
+    missing = missing_runs(every, records)
     if arguments.dry_run:
-        return _print_plan(missing, sum(map(len, plan.values())), records, arguments.jobs)
-    failed = execute(missing, records, arguments.jobs, arguments.device) if missing else []
+        return _print_plan(missing, len(every), records, arguments.jobs)
+    collect(every, records)
+    failed = execute(missing, records, arguments.jobs, arguments.device, lock) if missing else []
     for dataset, protocol in plan:
         if arguments.table == "2":
             for notice in update_bootstrap(dataset, protocol, records):
@@ -65,19 +82,20 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _runs(arguments: argparse.Namespace, dataset: str, protocol: str) -> list[Run]:
     if arguments.table == "2":
-        return plans.table_2(dataset, protocol, arguments.models or list(plans.TABLE_2), arguments.seeds)
-    return plans.ablation(dataset, protocol, arguments.groups or list(plans.ABLATION), arguments.seeds)
+        runs = plans.table_2(dataset, protocol, arguments.models or list(plans.TABLE_2), arguments.seeds)
+    else:
+        runs = plans.ablation(dataset, protocol, arguments.groups or list(plans.ABLATION), arguments.seeds)
+    return [replace(run, device=kind_of_device(arguments.device)) for run in runs]
 
 
 def _print_plan(missing: list[Run], num_planned: int, records: Records, jobs: int) -> int:
-    total = 0.0
-    for run in missing:
-        seconds = expected_seconds(run, records)
-        total += seconds or 0.0
+    expected = {run: expected_seconds(run, records) for run in missing}
+    for run, seconds in expected.items():
         print(f"{describe(run):78} {'unknown' if seconds is None else readable(seconds):>10}")
+    total = time_left([seconds or 0.0 for seconds in expected.values()], jobs)
     print(
-        f"{num_planned} runs, {num_planned - len(missing)} have a record, {len(missing)} to make: "
-        f"about {readable(total / jobs)} with {jobs} at a time (of those whose time is known)."
+        f"{num_planned} runs, {num_planned - len(missing)} are made, {len(missing)} to make: about {readable(total)} "
+        f"with {jobs} at a time (of those whose time is known)."
     )
     return EXIT_OK
 
@@ -97,19 +115,22 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--groups", nargs="+", choices=list(plans.ABLATION), help="of the ablation; default: all")
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, help="default: all three; ablation: strict")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 1023 on (default 3)")
-    parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each (default: all cores)"
-    )
+    parser.add_argument("--jobs", type=int, help="runs at a time, one thread each (default: one per core; on CUDA one)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:<n>")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where records and tables go")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their expected time, and stop")
     arguments = parser.parse_args(words)
+    if arguments.jobs is None:
+        arguments.jobs = 1 if arguments.device.startswith("cuda") else os.cpu_count() or 1
     if min(arguments.seeds, arguments.jobs) < 1:
         parser.error("--seeds, --jobs: expected a number of at least 1")
-    if arguments.models and arguments.table != "2":
-        parser.error("--models: expected with --table 2 alone")
-    if arguments.groups and arguments.table != "ablation":
-        parser.error("--groups: expected with --table ablation alone")
+    # A flag that would have no effect is refused.
+    of_tables = {"datasets": ("2", "ablation", None), "protocols": ("2", "ablation", None), "models": ("2",)}
+    of_tables |= {"groups": ("ablation",), "dry_run": ("2", "ablation")}
+    for name, tables in of_tables.items():
+        if getattr(arguments, name) and arguments.table not in tables:
+            chosen = f"--table {arguments.table}" if arguments.table else "--check-leaks"
+            parser.error(f"{flag_name(name)}: has no effect with {chosen}; leave it out")
     return arguments
 
 

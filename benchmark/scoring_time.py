@@ -11,6 +11,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -86,13 +87,12 @@ def main() -> None:
     parser.add_argument("--data", help="MovieLens-1M, as for the training script")
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", action="store_true", help="print the records as JSON lines")
+    parser.add_argument("--json", type=Path, help="also write the records to a file, as JSON lines")
     arguments = parser.parse_args()
     data = load_movielens(locate_movielens(arguments.data))
     records = scoring_times(data, arguments.rounds, resolve_device(arguments.device))
     if arguments.json:
-        print("\n".join(map(json.dumps, records)))
-        return
+        arguments.json.write_text("".join(json.dumps(record) + "\n" for record in records))
     first = records[0]
     print(f"{first['device']}, {first['num_threads']} threads, {CANDIDATES:,} candidates, torch {first['torch']}")
     print(f"{'model':22}{'median':>10}{'95th percentile':>18}")

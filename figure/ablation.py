@@ -8,14 +8,16 @@ from matplotlib.axes import Axes
 from figure.style import grid, save
 
 
-def draw_ablation(rows_of_group: dict[str, list[dict]], path: Path) -> None:
-    """Draw a panel for each group of variants that has rows."""
+def draw_ablation(rows_of_group: dict[str, list[dict]], title: str, path: Path) -> None:
+    """Draw a panel for each group of variants that has rows; without any, nothing."""
     panels = {
         "parts": (_draw_parts, 2.0),
         "cir": (_draw_cir, 1.2),
         "heads": (_draw_heads, 1.2),
     }
     drawn = [group for group in panels if rows_of_group.get(group)]
+    if not drawn:
+        return
     widths = [panels[group][1] for group in drawn]
     figure, all_axes = plt.subplots(
         1, len(drawn), figsize=(3.4 * sum(widths), 4), width_ratios=widths, squeeze=False, layout="constrained"
@@ -23,18 +25,19 @@ def draw_ablation(rows_of_group: dict[str, list[dict]], path: Path) -> None:
     for axes, group in zip(all_axes[0], drawn, strict=True):
         panels[group][0](axes, rows_of_group[group])
         grid(axes)
+    figure.suptitle(title, fontsize=11)
     save(figure, path)
 
 
 def _draw_parts(axes: Axes, rows: list[dict]) -> None:
-    reference = rows[0]
     places = range(len(rows))
     errors = [0.0 if row["seeds"] == 1 else row["auc_std"] for row in rows]
-    axes.axvline(reference["auc"], color="0.6", lw=1, ls="--", zorder=0)
+    for whole in (row for row in rows if row["variant"] == "IntTower"):
+        axes.axvline(whole["auc"], color="0.6", lw=1, ls="--", zorder=0)
     axes.errorbar([row["auc"] for row in rows], places, xerr=errors, fmt="o", color="black", ms=6, capsize=3)
     axes.set_yticks(places, [row["variant"] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("AUC on the test split (strict), mean ± std over seeds")
+    axes.set_xlabel("AUC on the test split, mean ± std over seeds")
     axes.set_title("one part changed at a time", fontsize=10)
 
 

@@ -1,4 +1,4 @@
-"""Validation AUC over the epochs, a panel per model, the first in grey behind the others."""
+"""Validation AUC over the epochs, a panel per model, a reference model in grey behind the others."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ LONGEST = 30  # epochs that are drawn; LR takes more
 def draw_learning_curves(
     records_of_model: dict[str, list[dict]], reference: str, names: dict[str, str], path: Path
 ) -> None:
-    """Draw every seed's curve, its best epoch marked; the reference model's mean stands in grey in each panel."""
+    """Draw every seed's curve, its best epoch marked; the reference model's curves stand in grey in each panel."""
     columns = 3
     num_rows = -(-len(records_of_model) // columns)
     figure, panels = plt.subplots(
@@ -43,12 +43,11 @@ def draw_learning_curves(
     panels[0][0].set_ylim(bottom=min(max(_curve(record)[1]) for record in every) - 0.03)
     figure.supxlabel("epoch")
     figure.supylabel("AUC on the validation split")
-    first = next(iter(records_of_model.values()))[0]
-    figure.suptitle(
-        f"{first['dataset']}, protocol {first['protocol']}: a line per seed, the best epoch marked; "
-        f"grey: {names.get(reference, reference)}",
-        fontsize=11,
-    )
+    first = every[0]
+    leak = " (labels leak)" if first["labels_leak"] else ""
+    grey = f"; grey: {names.get(reference, reference)}" if reference in records_of_model else ""
+    title = f"{first['dataset']}, protocol {first['protocol']}{leak}: a line per seed, the best epoch marked{grey}"
+    figure.suptitle(title, fontsize=11)
     save(figure, path)
 
 

@@ -16,8 +16,8 @@ def pareto_front(points: list[dict]) -> list[dict]:
     return front
 
 
-def draw_pareto(points: list[dict], path: Path) -> None:
-    """Draw points with `name`, `median_ms`, `p95_ms`, `auc`, and `kind` (two-tower or not)."""
+def draw_pareto(points: list[dict], title: str, path: Path) -> None:
+    """Draw points with `name`, `median_ms`, `auc`, and `kind` (two-tower or not); the title says what was timed."""
     figure, axes = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
     front = pareto_front(points)
     axes.plot(
@@ -36,8 +36,9 @@ def draw_pareto(points: list[dict], path: Path) -> None:
         )
     axes.set_xscale("log")
     axes.set_xlim(right=2.5 * max(p["median_ms"] for p in points))
-    axes.set_xlabel("median time to score one user against 1,000 candidates (ms, one thread, log scale)")
-    axes.set_ylabel("AUC on the test split (strict)")
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("median time to score all candidates (ms, log scale)")
+    axes.set_ylabel("AUC on the test split (strict, no leak)")
     axes.legend(frameon=False, loc="lower right")
     grid(axes)
     save(figure, path)

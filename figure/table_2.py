@@ -6,43 +6,32 @@ from matplotlib import pyplot as plt
 
 from figure.style import grid, save
 
-LEAK = {
-    "paper": "labels leak, as in the paper",
-    "strict": "random split, no leak",
-    "temporal": "split by time, no leak",
-}
+SPLIT = {"paper": "random split", "strict": "random split", "temporal": "split by time"}
 
 
 def draw_table_2(rows_of_protocol: dict[str, list[dict]], names: dict[str, str], path: Path) -> None:
     """Draw AUC of the rows of table 2, mean and standard deviation over seeds, beside the published AUC."""
+    every = [row for rows in rows_of_protocol.values() for row in rows]
+    models = list(dict.fromkeys(row["model"] for row in every))  # a protocol may lack some
+    width = 2.5 + 3.6 * len(rows_of_protocol)
     figure, panels = plt.subplots(
-        1,
-        len(rows_of_protocol),
-        figsize=(2.5 + 3.6 * len(rows_of_protocol), 4),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
+        1, len(rows_of_protocol), figsize=(width, 4), sharey=True, squeeze=False, layout="constrained"
     )
     for axes, (protocol, rows) in zip(panels[0], rows_of_protocol.items(), strict=True):
-        places = range(len(rows))
+        places = [models.index(row["model"]) for row in rows]
         errors = [0.0 if row["seeds"] == 1 else row["auc_std"] for row in rows]
-        axes.errorbar(
-            [row["auc"] for row in rows], places, xerr=errors, fmt="o", color="black", ms=6, capsize=3, label="ours"
-        )
-        published = [
-            (row["published_auc"], place) for place, row in zip(places, rows, strict=True) if "published_auc" in row
-        ]
+        aucs = [row["auc"] for row in rows]
+        axes.errorbar(aucs, places, xerr=errors, fmt="o", color="black", ms=6, capsize=3, label="ours")
+        published = [(row["published_auc"], y) for y, row in zip(places, rows, strict=True) if "published_auc" in row]
         if published:
-            axes.plot(*zip(*published, strict=True), "D", mfc="none", mec="0.35", ms=7, label="published")
-        axes.set_title(f"{protocol}: {LEAK[protocol]}", fontsize=10)
+            axes.plot(*zip(*published, strict=True), "D", mfc="none", mec="0.35", ms=7, label="published (labels leak)")
+        leak = "labels leak" if rows[0]["labels_leak"] else "no leak"
+        axes.set_title(f"{protocol}: {SPLIT[protocol]}, {leak}", fontsize=10)
         axes.set_xlabel("AUC on the test split")
-        axes.set_yticks(places, [names.get(row["model"], row["model"]) for row in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
         grid(axes)
+    panels[0][0].set_yticks(range(len(models)), [names.get(model, model) for model in models])
+    panels[0][0].set_ylim(len(models) - 0.5, -0.5)
     figure.legend(*panels[0][0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2)
-    first = next(iter(rows_of_protocol.values()))[0]
-    seeds = sorted({row["seeds"] for rows in rows_of_protocol.values() for row in rows})
-    figure.suptitle(
-        f"{first['dataset']}: mean ± standard deviation over {' or '.join(map(str, seeds))} seeds", fontsize=11
-    )
+    seeds = " or ".join(map(str, sorted({row["seeds"] for row in every})))
+    figure.suptitle(f"{every[0]['dataset']}: mean ± standard deviation over {seeds} seeds", fontsize=11)
     save(figure, path)

@@ -1,6 +1,5 @@
 """The plain two-tower model trained with IntTower's contrastive loss: what CIR alone is worth."""
 
-import torch
 from torch import Tensor
 
 from model.dssm import DSSM
@@ -13,7 +12,7 @@ class DSSMCIR(DSSM):
     Args:
         cir_weight: CIR's share in the loss; 0 leaves it out, and DSSM remains.
         cir_temperature: see CIR.
-        others: see DSSM. The first SparseFeat of the item tower is taken as the item's id.
+        options: those of DSSM. The first SparseFeat of the item tower is taken as the item's id.
     """
 
     auxiliary = True
@@ -22,29 +21,11 @@ class DSSMCIR(DSSM):
         self,
         user_feature_columns: list,
         item_feature_columns: list,
-        task: str = "binary",
-        dnn_dropout: float = 0.3,
-        device: str | torch.device = "cpu",
-        dnn_hidden_units: tuple[int, ...] = (300, 300, 128),
-        similarity: str = "temperature",
-        initial_temperature: float = 0.1,
-        linear_output: bool = True,
         cir_weight: float = 1.0,
         cir_temperature: float = 0.1,
-        init_std: float = 0.01,
+        **options,
     ):
-        super().__init__(
-            user_feature_columns,
-            item_feature_columns,
-            task,
-            dnn_dropout,
-            device,
-            dnn_hidden_units,
-            similarity,
-            initial_temperature,
-            linear_output,
-            init_std,
-        )
+        super().__init__(user_feature_columns, item_feature_columns, **options)
         self.cir = CIR(cir_temperature)
         self.cir_weight = cir_weight
         self.item_id = contrasted_item_id(item_feature_columns, cir_weight)

@@ -71,11 +71,11 @@ class ModelSettings:
     cir_weight: float = option(1.0, "IntTower, DSSMCIR: weight of CIR in the loss; 0 leaves it out")
     cir_temperature: float = option(0.1, "IntTower, DSSMCIR: temperature of CIR")
     similarity: str = option(
-        "temperature", "DSSM, DAT: cosine over a learned temperature, the paper's bare cosine, or a dot product",
+        "temperature", "DSSM, DSSMCIR, DAT: cosine over a learned temperature, the paper's bare cosine, or dot product",
         choices=SIMILARITIES,
     )  # fmt: skip
-    initial_temperature: float = option(0.1, "DSSM, DAT: what the learned temperature starts from")
-    linear_output: bool = option(True, "DSSM, DAT: no batch norm, ReLU and dropout in the towers' last layer")
+    initial_temperature: float = option(0.1, "DSSM, DSSMCIR, DAT: what the learned temperature starts from")
+    linear_output: bool = option(True, "DSSM, DSSMCIR, DAT: no batch norm, ReLU and dropout in the towers' last layer")
     user_mimic_weight: float = option(1.0, "DAT: weight of the mimic loss of users' augmented vectors")
     item_mimic_weight: float = option(1.0, "DAT: weight of the mimic loss of items' augmented vectors")
     alignment_weight: float = option(0.1, "DAT: weight of the category alignment loss, where items have a category")

@@ -13,7 +13,7 @@ from preprocessing.files import write_atomically
 from reproduction.execute import RUNS, run_folder
 from reproduction.plans import TABLE_2, table_2_run
 from reproduction.records import Records, read_json_lines
-from reproduction.runs import data_state, load
+from reproduction.runs import data_state, kind_of_device, load
 from reproduction.statistics import RESAMPLES, bootstrap_aucs, interval
 from training.report import TEST_LOGITS
 
@@ -32,22 +32,30 @@ def update_bootstrap(dataset: str, protocol: str, records: Records, folder: Path
     by_seed = {model: found for model, run in run_of.items() if (found := records.by_seed(run, data.name))}
     reference = by_seed.get(REFERENCE, {})
     made_of = {model: _identity([*of_model.values(), *reference.values()]) for model, of_model in by_seed.items()}
-    path = records.folder / data.name / FILE
-    lines = read_json_lines(path)
-    kept = [line for line in lines if line["protocol"] != protocol or made_of.get(line["model"]) == line["made_of"]]
-    there = {line["model"] for line in kept if line["protocol"] == protocol}
-    wanted = [model for model in by_seed if model not in there]
 
     def logits_path(model: str, seed: int) -> Path:
-        return run_folder(replace(run_of[model], seed=seed), data, folder) / TEST_LOGITS
+        device = kind_of_device(by_seed[model][seed]["device"])
+        return run_folder(replace(run_of[model], seed=seed, device=device), data, folder) / TEST_LOGITS
 
     def has_logits(model: str) -> bool:
         return all(logits_path(model, seed).exists() for seed in by_seed[model])
 
+    path = records.folder / data.name / FILE
+    lines = read_json_lines(path)
+    has_reference = bool(reference) and has_logits(REFERENCE)
+
+    def is_current(line: dict) -> bool:
+        may_gain_a_lead = has_reference and line["model"] != REFERENCE and "lead" not in line
+        return made_of.get(line["model"]) == line["made_of"] and not may_gain_a_lead
+
+    kept = [line for line in lines if line["protocol"] != protocol or is_current(line)]
+    there = {line["model"] for line in kept if line["protocol"] == protocol}
+    wanted = [model for model in by_seed if model not in there]
+
     absent = [model for model in wanted if not has_logits(model)]
     wanted = [model for model in wanted if model not in absent]
     if wanted:
-        compared = [REFERENCE] if reference and has_logits(REFERENCE) and REFERENCE not in wanted else []
+        compared = [REFERENCE] if has_reference and REFERENCE not in wanted else []
         logits = {
             (model, seed): np.load(logits_path(model, seed), allow_pickle=False)
             for model in [*wanted, *compared]
@@ -66,7 +74,9 @@ def update_bootstrap(dataset: str, protocol: str, records: Records, folder: Path
                 line["lead"] = interval(np.mean(leads, axis=0))
             kept.append(line | {"made_of": made_of[model]})
     if kept != lines:
-        kept.sort(key=lambda line: (line["protocol"], list(TABLE_2).index(line["model"])))
+        order = list(TABLE_2)
+        kept = sorted((line for line in kept if line["model"] in order), key=lambda line: order.index(line["model"]))
+        kept.sort(key=lambda line: line["protocol"])
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
     return [f"{protocol}: no interval over users of {model}, whose test logits are not here." for model in absent]
 

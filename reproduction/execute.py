@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fcntl
 import json
@@ -12,21 +11,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from tqdm import tqdm
 
+from preprocessing.download import ENVIRONMENT_VARIABLE
 from preprocessing.errors import UserError
 from reproduction.records import PROJECT, Records
 from reproduction.runs import DataState, Run, data_state
 from training.report import RECORD
+from training.trainer import CHECKPOINT
 
 RUNS = PROJECT / "runs" / "reproduce"
 LOG = "log.txt"
 POLL_SECONDS = 0.5
+STOP_SECONDS = 60  # for a run to save its checkpoint
 SECONDS_WHEN_UNKNOWN = 600.0
+
+_LIBC = ctypes.CDLL(None)  # loaded here: a child may do little between fork and exec
 
 
 @dataclass
@@ -35,6 +40,7 @@ class _Child:
     process: subprocess.Popen
     folder: Path
     start: float
+    resumed: bool
 
 
 def run_folder(run: Run, data: DataState, runs: Path = RUNS) -> Path:
@@ -42,26 +48,52 @@ def run_folder(run: Run, data: DataState, runs: Path = RUNS) -> Path:
     return runs / run.folder_name(data)
 
 
+@contextmanager
+def only_process(folder: Path = RUNS) -> Iterator[int]:
+    """One process at a time makes runs and keeps records; gives the lock's file descriptor.
+
+    Raises UserError where another one is at work.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "wb") as file:
+        for second in range(STOP_SECONDS + 10):  # runs of a process that was killed take a moment to save and stop
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if second == 1:
+                    print(f"{folder}: another reproduce.py, or a run that it left, is at work; waiting.", flush=True)
+                time.sleep(1)
+        else:
+            raise UserError(f"{folder}: expected no other reproduce.py at work, got one; wait for it, or stop it.")
+        yield file.fileno()
+
+
 def missing_runs(runs: list[Run], records: Records, folder: Path = RUNS) -> list[Run]:
-    """The runs that have no record; what stands finished in a run's folder is taken up on the way."""
+    """The runs that have neither a record nor a finished folder."""
     missing = []
     for run in runs:
         data = data_state(run.dataset, run.protocol)
-        if records.current(run, data) is None and not _collect(run, data, records, folder):
+        if records.current(run, data) is None and finished_record(run, data, folder) is None:
             missing.append(run)
     return missing
 
 
-def _collect(run: Run, data: DataState, records: Records, folder: Path) -> bool:
-    path = run_folder(run, data, folder) / RECORD
+def collect(runs: list[Run], records: Records, folder: Path = RUNS) -> None:
+    """Keep the records of finished folders that have none yet: of runs whose end was not seen."""
+    for run in runs:
+        data = data_state(run.dataset, run.protocol)
+        if records.current(run, data) is None and (record := finished_record(run, data, folder)):
+            records.add(record)
+
+
+def finished_record(run: Run, data: DataState, folder: Path = RUNS) -> dict | None:
+    """The record in a run's folder, if it is finished there."""
     try:
-        record = json.loads(path.read_bytes())
-        if not run.is_record(record, data):
-            return False
+        record = json.loads((run_folder(run, data, folder) / RECORD).read_bytes())
+        return record if run.is_record(record, data) else None
     except (FileNotFoundError, ValueError, KeyError):
-        return False
-    records.add(record)
-    return True
+        return None
 
 
 def expected_seconds(run: Run, records: Records) -> float | None:
@@ -75,43 +107,60 @@ def expected_seconds(run: Run, records: Records) -> float | None:
     return median(r["train_seconds"] + r["data_seconds"] for r in chosen) if chosen else None
 
 
-def execute(runs: list[Run], records: Records, jobs: int, device: str, folder: Path = RUNS) -> list[Run]:
+def time_left(seconds: list[float], jobs: int) -> float:
+    """How long runs take that need so many seconds each: they share the jobs, and none is split."""
+    return max(sum(seconds) / jobs, *seconds, 0.0)
+
+
+def execute(runs: list[Run], records: Records, jobs: int, device: str, lock: int, folder: Path = RUNS) -> list[Run]:
     """Make the runs, `jobs` at a time, and keep their records; returns those that failed.
 
     Each run is a process with one thread on the CPU, so that its numbers do not depend on the machine's cores or on
     how many run at once. Stopped by Ctrl-C or a termination signal, the runs save their checkpoints; started again,
-    they go on from there. Raises KeyboardInterrupt then, and UserError where another process works in the folder.
+    they go on from there. Raises KeyboardInterrupt then.
+
+    Args:
+        lock: what `only_process` gave; the runs hold it too, until the last is gone.
     """
     waiting, working, failed = list(runs), [], []
-    expected = {run: expected_seconds(run, records) or SECONDS_WHEN_UNKNOWN for run in runs}
-    num_ended = 0
-    pace = [0.0, 0.0]  # seconds that finished runs took, and were expected to take
-    with (
-        _only_process(folder) as lock,
-        _terminate_as_interrupt(),
-        tqdm(total=len(runs), unit="run", disable=None) as bar,
-    ):
+    expected = {run: expected_seconds(run, records) for run in runs}
+    taken, foreseen = 0.0, 0.0  # seconds of the runs that ended, and those that were expected of them
+
+    def left() -> str:
+        pace = taken / foreseen if foreseen else 1.0
+        seconds = [pace * (expected[run] or SECONDS_WHEN_UNKNOWN) for run in waiting]
+        for child in working:
+            whole = pace * (expected[child.run] or SECONDS_WHEN_UNKNOWN)
+            seconds.append(max(whole / 20, whole - (time.monotonic() - child.start)))
+        return f"about {readable(time_left(seconds, jobs))} left" if seconds else "none left"
+
+    with _stop_requested() as stop, tqdm(total=len(runs), unit="run", disable=None) as bar:
         try:
             while waiting or working:
-                while waiting and len(working) < jobs:
+                while waiting and len(working) < jobs and not stop.requested:
                     working.append(_start(waiting.pop(0), device, folder, lock))
+                if stop.requested:
+                    raise KeyboardInterrupt
                 bar.set_description(", ".join(f"{c.run.model} {_epoch(c.folder)}" for c in working), refresh=False)
-                bar.set_postfix_str(_left(waiting, working, expected, pace, jobs))
+                bar.set_postfix_str(left())
                 time.sleep(POLL_SECONDS)
                 for child in [c for c in working if c.process.poll() is not None]:
                     working.remove(child)
-                    num_ended += 1
                     bar.update()
                     data = data_state(child.run.dataset, child.run.protocol)
-                    if child.process.returncode == 0 and _collect(child.run, data, records, folder):
-                        pace[0] += time.monotonic() - child.start
-                        pace[1] += expected[child.run]
-                        outcome = _result(records.current(child.run, data))
+                    record = finished_record(child.run, data, folder)
+                    if child.process.returncode == 0 and record is not None:
+                        records.add(record)
+                        outcome = _result(record)
+                        if expected[child.run] and not child.resumed:
+                            taken += time.monotonic() - child.start
+                            foreseen += expected[child.run]
+                        expected.update({run: expected_seconds(run, records) for run in waiting})
                     else:
                         failed.append(child.run)
-                        outcome = f"FAILED: {_last_line(child.folder / LOG)} (all of it: {child.folder / LOG})"
-                    left = _left(waiting, working, expected, pace, jobs)
-                    tqdm.write(f"[{num_ended}/{len(runs)}] {describe(child.run)}: {outcome}; {left}")
+                        outcome = _failure(child)
+                    ended = len(runs) - len(waiting) - len(working)
+                    tqdm.write(f"[{ended}/{len(runs)}] {describe(child.run)}: {outcome}; {left()}")
         finally:
             _stop(working)
     return failed
@@ -123,23 +172,6 @@ def describe(run: Run) -> str:
     return f"{run.dataset} {run.protocol} {run.model} seed {run.seed}{changes}"
 
 
-def _result(record: dict) -> str:
-    test = record["test"]
-    took = readable(record["train_seconds"])
-    return f"AUC {test['auc']:.4f}, logloss {test['logloss']:.4f}, gAUC {test['gauc']:.4f} in {took}"
-
-
-def _left(waiting: list[Run], working: list[_Child], expected: dict[Run, float], pace: list[float], jobs: int) -> str:
-    now = time.monotonic()
-    factor = pace[0] / pace[1] if pace[1] else 1.0
-    remaining = [expected[run] * factor for run in waiting]
-    remaining += [max(0.0, expected[c.run] * factor - (now - c.start)) for c in working]
-    if not remaining:
-        return "none left"
-    # The jobs share what waits, and none ends before its longest run.
-    return f"about {readable(max(sum(remaining) / jobs, max(remaining)))} left"
-
-
 def readable(seconds: float) -> str:
     """Seconds as a person says them: `1 h 05 min`, `12 min`, `40 s`."""
     if seconds < 60:
@@ -148,12 +180,44 @@ def readable(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
 
 
+def _result(record: dict) -> str:
+    test = record["test"]
+    took = readable(record["train_seconds"])
+    return f"AUC {test['auc']:.4f}, logloss {test['logloss']:.4f}, gAUC {test['gauc']:.4f} in {took}"
+
+
+def _failure(child: _Child) -> str:
+    code = child.process.returncode
+    if code == 0:
+        reason = "its record is of other code or data than stand here now; were files changed while it ran?"
+    elif code < 0:
+        reason = f"killed by {signal.Signals(-code).name}"
+    else:
+        lines = [line for line in _lines(child.folder) if line.strip()]
+        reason = f"exit code {code}, {lines[-1] if lines else 'no output'}"
+    return f"FAILED: {reason} (see {child.folder / LOG})"
+
+
 def _start(run: Run, device: str, runs: Path, lock: int) -> _Child:
     folder = run_folder(run, data_state(run.dataset, run.protocol), runs)
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f".{CHECKPOINT}.*"):  # half-written by a process that was killed
+        left.unlink()
     command = [sys.executable, *run.arguments(), "--output", str(folder), "--device", device, "--resume"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    with open(folder / LOG, "ab") as log:
+    if ENVIRONMENT_VARIABLE in environment:
+        environment[ENVIRONMENT_VARIABLE] = os.path.abspath(environment[ENVIRONMENT_VARIABLE])
+    parent = os.getpid()
+
+    def end_with_parent() -> None:
+        # Linux: where the parent is killed without a word, its runs are told to save and stop.
+        set_parent_death_signal = 1
+        _LIBC.prctl(set_parent_death_signal, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    resumed = (folder / CHECKPOINT).exists()
+    with open(folder / LOG, "wb") as log:
         process = subprocess.Popen(
             command,
             cwd=PROJECT,
@@ -165,15 +229,9 @@ def _start(run: Run, device: str, runs: Path, lock: int) -> _Child:
             pass_fds=(lock,),
             # Ctrl-C reaches this process alone, which tells its runs once.
             start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
-    return _Child(run, process, folder, time.monotonic())
-
-
-def _end_with_parent() -> None:
-    # Linux: where the parent is killed without a word, its runs are told to save and stop.
-    set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    return _Child(run, process, folder, time.monotonic(), resumed)
 
 
 def _stop(working: list[_Child]) -> None:
@@ -181,53 +239,40 @@ def _stop(working: list[_Child]) -> None:
         child.process.send_signal(signal.SIGTERM)
     for child in working:
         try:
-            child.process.wait(timeout=60)
+            child.process.wait(timeout=STOP_SECONDS)
         except subprocess.TimeoutExpired:
             child.process.kill()
+            child.process.wait()
 
 
-@contextlib.contextmanager
-def _only_process(folder: Path) -> Iterator[int]:
-    """One process at a time works in the folder; gives the lock's file descriptor."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "wb") as file:
-        for _ in range(30):  # runs of a process that was killed take a moment to save and stop
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(1)
-        else:
-            raise UserError(
-                f"{folder}: expected no other reproduce.py at work there, got one; wait for it, or stop it."
-            )
-        yield file.fileno()
+@dataclass
+class _StopRequest:
+    requested: bool = False
 
 
-@contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    def interrupt(*_):
-        raise KeyboardInterrupt
+@contextmanager
+def _stop_requested() -> Iterator[_StopRequest]:
+    """Ctrl-C and a termination signal are noted, and looked at between two steps: none is lost, none cuts a step."""
+    stop = _StopRequest()
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def note(*_) -> None:
+        stop.requested = True
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _epoch(folder: Path) -> str:
-    epochs = [line for line in _lines(folder / LOG) if line.startswith("epoch ")]
+    epochs = [line for line in _lines(folder) if line.startswith("epoch ")]
     return f"epoch {epochs[-1].split()[1]}" if epochs else "starting"
 
 
-def _last_line(path: Path) -> str:
-    lines = [line for line in _lines(path) if line.strip()]
-    return lines[-1] if lines else "no output"
-
-
-def _lines(path: Path) -> list[str]:
+def _lines(folder: Path) -> list[str]:
     try:
-        return path.read_text(errors="replace").splitlines()
+        return (folder / LOG).read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return []

@@ -22,10 +22,12 @@ from reproduction.tables import (
     Row,
     ablation_rows,
     as_csv,
+    caption,
     latency_rows,
     markdown,
     table_2_rows,
 )
+from training.predict import is_two_tower
 
 COLUMNS_OF_GROUP = {"parts": PARTS_COLUMNS}
 
@@ -40,7 +42,10 @@ def write_table_2(records: Records, dataset: str, data_name: str, protocol: str)
     rows = table_2_rows(records, dataset, protocol, data_name)
     if not rows:
         return
-    _write_table(records.folder / data_name / f"table_2_{protocol}", rows, TABLE_2_COLUMNS)
+    title = caption(rows, data_name, protocol)
+    if protocol != "paper" and "published_auc" in rows[0]:
+        title += " The published numbers were measured under a leak, so they are not comparable."
+    _write_table(records.folder / data_name / f"table_2_{protocol}", title, rows, TABLE_2_COLUMNS)
     figures = figures_of(records)
     every = {p: of_p for p in PROTOCOLS if (of_p := table_2_rows(records, dataset, p, data_name))}
     draw_table_2(every, NAMES, figures / f"{data_name}_table_2.png")
@@ -57,30 +62,33 @@ def write_ablation(records: Records, dataset: str, data_name: str, protocol: str
     rows_of_group = {group: rows for group, rows in rows_of_group.items() if rows}
     for group, rows in rows_of_group.items():
         columns = COLUMNS_OF_GROUP.get(group, SETTINGS_COLUMNS)
-        _write_table(records.folder / data_name / f"ablation_{group}_{protocol}", rows, columns)
-    if rows_of_group:
-        draw_ablation(rows_of_group, figures_of(records) / f"{data_name}_ablation_{protocol}.png")
+        title = caption(rows, data_name, protocol)
+        _write_table(records.folder / data_name / f"ablation_{group}_{protocol}", title, rows, columns)
+    path = figures_of(records) / f"{data_name}_ablation_{protocol}.png"
+    draw_ablation(rows_of_group, f"{data_name}, protocol {protocol}", path)
 
 
 def write_latency(records: Records) -> None:
     """The table of scoring times, and AUC against them where MovieLens has records; prints the table."""
     rows = latency_rows(records)
-    _write_table(records.folder / "latency", rows, LATENCY_COLUMNS)
+    first = rows[0]
+    title = f"One user against {first['candidates']:,} candidates, {first['device']}, threads: {first['num_threads']}."
+    _write_table(records.folder / "latency", title, rows, LATENCY_COLUMNS)
     points = [
         row | {"name": NAMES.get(row["model"], row["model"]), "kind": _kind(row["model"].split(",")[0])}
         for row in rows
         if "auc" in row
     ]
     if points:
-        draw_pareto(points, figures_of(records) / "auc_against_time.png")
+        draw_pareto(points, title, figures_of(records) / "auc_against_time.png")
 
 
 def _kind(model: str) -> str:
-    return "items encoded ahead" if hasattr(model_class(model), "encode_item") else "needs the pair"
+    return "items encoded ahead" if is_two_tower(model_class(model)) else "needs the pair"
 
 
-def _write_table(path: Path, rows: list[Row], columns: Columns) -> None:
-    text = markdown(rows, columns)
+def _write_table(path: Path, title: str, rows: list[Row], columns: Columns) -> None:
+    text = f"{title}\n\n{markdown(rows, columns)}"
     write_atomically(path.with_suffix(".md"), (text + "\n").encode())
     write_atomically(path.with_suffix(".csv"), as_csv(rows).encode())
     print(f"\n{path.with_suffix('.md')}\n{text}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reproduction.runs import FIRST_SEED, Run
+from reproduction.runs import FIRST_SEED, Run, script
 
 # In the order of the published table. LR learns slowest by far; it, too, stops by its validation AUC.
 TABLE_2 = {
@@ -23,17 +23,21 @@ NAMES = {"DSSM": "Two-Tower (DSSM)", "WDL": "Wide&Deep", "DSSMCIR": "Two-Tower +
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of the ablation: a model with some settings changed. `seeds` of None means as many as asked for."""
+    """A row of the ablation: a model with some settings changed. `seeds` of None means as many as asked for.
 
-    group: str
+    A `preset` is taken from the dataset's script, whose settings of that name it then has.
+    """
+
     name: str
     changes: tuple[tuple[str, object], ...] = ()
     model: str = "IntTower"
     seeds: int | None = None
+    preset: str | None = None
 
     def run(self, dataset: str, protocol: str, seed: int = FIRST_SEED) -> Run:
         """Its run with a seed."""
-        return Run(dataset, protocol, self.model, seed, self.changes)
+        preset = script(dataset).PRESETS[self.preset] if self.preset else {}
+        return Run(dataset, protocol, self.model, seed, (*preset.items(), *self.changes))
 
     def runs(self, dataset: str, protocol: str, num_seeds: int) -> list[Run]:
         """Its runs, one per seed."""
@@ -41,23 +45,25 @@ class Variant:
         return [self.run(dataset, protocol, FIRST_SEED + i) for i in range(count)]
 
 
-def _variant(group: str, name: str, model: str = "IntTower", seeds: int | None = None, **changes) -> Variant:
-    return Variant(group, name, tuple(changes.items()), model, seeds)
+def _variant(name: str, model: str = "IntTower", seeds: int | None = None, **changes) -> Variant:
+    return Variant(name, tuple(changes.items()), model, seeds)
 
 
 PARTS = [
-    _variant("parts", "IntTower"),
-    _variant("parts", "no LightSE", reweighting="none"),
-    _variant("parts", "SENET for LightSE", reweighting="senet"),
-    _variant("parts", "no FE-Block: dot product", interaction="dot"),
-    _variant("parts", "last level only", levels="last"),
-    _variant("parts", "inputs of layers in the FE-Block", fe_input="input"),
-    _variant("parts", "no CIR", cir_weight=0.0),
-    _variant("parts", "Two-Tower", model="DSSM"),
-    _variant("parts", "Two-Tower + CIR", model="DSSMCIR"),
+    _variant("IntTower"),
+    _variant("no LightSE", reweighting="none"),
+    _variant("SENET for LightSE", reweighting="senet"),
+    _variant("no FE-Block: dot product of last layers", interaction="dot"),
+    # The FE-Block's linear projections stay, all else of it goes.
+    _variant("one head of 64, last level", user_head=1, item_head=1, field_dim=64, levels="last"),
+    _variant("last level only", levels="last"),
+    _variant("inputs of layers in the FE-Block", fe_input="input"),
+    _variant("no CIR", cir_weight=0.0),
+    _variant("Two-Tower", model="DSSM"),
+    _variant("Two-Tower + CIR", model="DSSMCIR"),
 ]
 CIR = [
-    _variant("cir", f"weight {weight:g}, temperature {temperature:g}", seeds=1, **changes)
+    _variant(f"weight {weight:g}, temperature {temperature:g}", seeds=1, **changes)
     for weight, temperature, changes in [
         (0.1, 0.1, {"cir_weight": 0.1}),
         (0.3, 0.1, {"cir_weight": 0.3}),
@@ -71,27 +77,11 @@ CIR = [
 # All with one budget of epochs, since the largest takes ten times as long as the smallest.
 HEAD_EPOCHS = 8
 HEADS = [
-    _variant(
-        "heads", f"{heads} x {size}", seeds=1, user_head=heads, item_head=heads, field_dim=size, epochs=HEAD_EPOCHS
-    )
+    _variant(f"{heads} x {size}", seeds=1, user_head=heads, item_head=heads, field_dim=size, epochs=HEAD_EPOCHS)
     for size in (16, 32, 64)
     for heads in (1, 2, 4, 8, 16, 32)
 ]
-# The setting of the released script, as its preset has it.
-RELEASED = [
-    _variant(
-        "released",
-        "released setting",
-        seeds=1,
-        user_head=32,
-        item_head=32,
-        field_dim=64,
-        fe_input="input",
-        cir_weight=0.0,
-        epochs=10,
-        init_std=1e-4,
-    )
-]
+RELEASED = [Variant("the released script's setting", seeds=1, preset="released")]
 ABLATION = {"parts": PARTS, "cir": CIR, "heads": HEADS, "released": RELEASED}
 
 

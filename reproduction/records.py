@@ -8,7 +8,7 @@ from pathlib import Path
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 from preprocessing.protocols import PROTOCOLS
-from reproduction.runs import DataState, Run
+from reproduction.runs import DataState, Run, kind_of_device
 
 PROJECT = Path(__file__).resolve().parent.parent
 RESULTS = PROJECT / "results"
@@ -30,10 +30,14 @@ class Records:
         return self._read(self._path(dataset or run.dataset, run.protocol)).get(_key(run.recorded()))
 
     def by_seed(self, run: Run, dataset: str | None = None) -> dict[int, dict]:
-        """The records of a run with its own and with any other seed."""
+        """The records of a run with its own and with any other seed, all made by one code of one set of data.
+
+        Where a run was made again for its first seeds only, the others' older records are left out.
+        """
         wanted = run.recorded() | {"seed": None}
         records = self._read(self._path(dataset or run.dataset, run.protocol)).values()
-        return {r["seed"]: r for r in records if r["settings"] | {"seed": None} == wanted}
+        found = sorted((r for r in records if r["settings"] | {"seed": None} == wanted), key=lambda r: r["seed"])
+        return {r["seed"]: r for r in found if _origin(r) == _origin(found[0])}
 
     def current(self, run: Run, data: DataState) -> dict | None:
         """The record of a run, if the code and the data that are here now would make it again."""
@@ -73,6 +77,10 @@ def read_json_lines(path: Path) -> list[dict]:
         except ValueError as error:
             raise UserError(f"{path}, line {number}: expected a JSON object, got {error}; remove the line.") from error
     return records
+
+
+def _origin(record: dict) -> tuple[str, ...]:
+    return record["code"], record["fingerprint"], record["tables"], kind_of_device(record["device"])
 
 
 def _key(settings: dict) -> str:

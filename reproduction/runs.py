@@ -32,6 +32,11 @@ class Run:
     model: str
     seed: int = FIRST_SEED
     changes: tuple[tuple[str, object], ...] = ()
+    device: str = "cpu"  # the kind alone: numbers of two CUDA devices are taken for the same
+
+    def __post_init__(self):
+        shape_data = {"split_seed", "strict_data", "sample_rate"} & dict(self.changes).keys()
+        assert not shape_data, f"{shape_data} change the data, which data_state does not know"
 
     def settings(self):
         """The Settings that the dataset's script would have."""
@@ -60,11 +65,14 @@ class Run:
             record["settings"] == self.recorded()
             and (record["fingerprint"], record["tables"]) == (data.fingerprint, data.tables)
             and record["code"] == self.code()
+            and kind_of_device(record["device"]) == self.device
         )
 
     def folder_name(self, data: DataState) -> str:
         """A name that other settings, data or code do not share."""
-        identity = json.dumps([self.recorded(), data.fingerprint, data.tables, self.code()], sort_keys=True)
+        identity = json.dumps(
+            [self.recorded(), data.fingerprint, data.tables, self.code(), self.device], sort_keys=True
+        )
         key = hashlib.sha256(identity.encode()).hexdigest()[:10]
         return f"{data.name}-{self.protocol}-{self.model}-seed{self.seed}-{key}"
 
@@ -77,6 +85,11 @@ class DataState:
     synthetic: bool
     fingerprint: str
     tables: str
+
+
+def kind_of_device(device: str) -> str:
+    """`cuda:0` as `cuda`."""
+    return device.partition(":")[0]
 
 
 @lru_cache

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 import numpy as np
 from scipy import stats
-from tqdm import tqdm
+from tqdm import trange
 
 RESAMPLES = 1000
 
@@ -55,29 +55,34 @@ def bootstrap_aucs(
     """
     _, user_of_row = np.unique(groups, return_inverse=True)
     num_users = user_of_row.max() + 1
+    rankings = {run: _Ranking(labels, scores, user_of_row) for run, scores in logits.items()}
     generator = np.random.default_rng(seed)
-    draws = generator.multinomial(num_users, np.full(num_users, 1 / num_users), size=resamples)
-    bar = tqdm(logits.items(), desc="bootstrap", unit="run", leave=False, disable=None)
-    return {run: _weighted_aucs(labels, scores, user_of_row, draws) for run, scores in bar}
-
-
-def _weighted_aucs(labels: np.ndarray, scores: np.ndarray, user_of_row: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """(len(draws),) the AUC where each row counts as often as its user was drawn; ties count half."""
-    order = np.argsort(scores, kind="stable")
-    positive, user_of_row = labels[order] > 0.5, user_of_row[order]
-    # Of each positive row: how many rows stand before its run of tied scores, and how many before the next run.
-    sorted_scores = scores[order]
-    first = np.searchsorted(sorted_scores, sorted_scores[positive], side="left")
-    behind = np.searchsorted(sorted_scores, sorted_scores[positive], side="right")
-    aucs = np.empty(len(draws))
-    negatives_before = np.zeros(len(labels) + 1)
-    for i, draw in enumerate(draws):
-        weights = draw[user_of_row].astype(np.float64)
-        np.cumsum(np.where(positive, 0.0, weights), out=negatives_before[1:])
-        of_positives = weights[positive]
-        beaten = (negatives_before[first] + negatives_before[behind]) / 2
-        aucs[i] = of_positives @ beaten / (of_positives.sum() * negatives_before[-1])
+    aucs = {run: np.empty(resamples) for run in logits}
+    for i in trange(resamples, desc="bootstrap", leave=False, disable=None):
+        times_drawn = generator.multinomial(num_users, np.full(num_users, 1 / num_users)).astype(np.float64)
+        for run, ranking in rankings.items():
+            aucs[run][i] = ranking.auc(times_drawn)
     return aucs
+
+
+class _Ranking:
+    """Rows in the order of their scores, for AUCs in which each row counts as often as its user was drawn."""
+
+    def __init__(self, labels: np.ndarray, scores: np.ndarray, user_of_row: np.ndarray):
+        order = np.argsort(scores, kind="stable")
+        scores, positive = scores[order], labels[order] > 0.5
+        self.positive_users = user_of_row[order][positive]
+        self.negative_users = user_of_row[order][~positive]
+        # Of each positive row: the negatives below it, and those below it or tied with it.
+        self.below = np.searchsorted(scores[~positive], scores[positive], side="left")
+        self.not_above = np.searchsorted(scores[~positive], scores[positive], side="right")
+
+    def auc(self, times_drawn: np.ndarray) -> float:
+        """The AUC where user u counts times_drawn[u] times; ties count half."""
+        weights = times_drawn[self.positive_users]
+        negatives = np.concatenate([[0.0], np.cumsum(times_drawn[self.negative_users])])
+        beaten = (negatives[self.below] + negatives[self.not_above]) / 2
+        return float(weights @ beaten / (weights.sum() * negatives[-1]))
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from reproduction.runs import FIRST_SEED
 from reproduction.statistics import holm, mean_and_std, paired_p_value, relative_improvement
 
 SIGNIFICANT = 0.05
+WHOLE = "IntTower"  # what the ablation's parts are compared with
 Row = dict[str, object]
 Columns = dict[str, Callable[[Row], str]]
 
@@ -56,7 +57,7 @@ def table_2_rows(records: Records, dataset: str, protocol: str, data_name: str |
 def ablation_rows(
     records: Records, dataset: str, group: str, protocol: str = "strict", data_name: str | None = None
 ) -> list[Row]:
-    """A group of the ablation, a row per variant that has records; differences are from the first variant."""
+    """A group of the ablation, a row per variant that has records; in "parts" with the difference from IntTower."""
     data_name = data_name or dataset
     variants = {variant.name: variant for variant in ABLATION[group]}
     of_variant = {}
@@ -72,13 +73,14 @@ def ablation_rows(
     ]
     for row in rows:
         row["valid_auc"] = mean_and_std([r["valid"]["auc"] for r in of_variant[row["variant"]].values()])[0]
-    _compare(rows, of_variant, ABLATION[group][0].name, "difference", sign=-1, key="variant")
+    if group == "parts":
+        _compare(rows, of_variant, WHOLE, "difference", sign=-1, key="variant")
     return rows
 
 
 def _summary(by_seed: dict[int, dict]) -> Row:
     records = list(by_seed.values())
-    row: Row = {"seeds": len(records)}
+    row: Row = {name: records[0][name] for name in ("synthetic", "labels_leak", "device")} | {"seeds": len(records)}
     for measure in ("auc", "logloss", "gauc"):
         row[measure], row[f"{measure}_std"] = mean_and_std([r["test"][measure] for r in records])
     row["best_epoch"] = mean_and_std([r["best_epoch"] for r in records])[0]
@@ -100,15 +102,16 @@ def _compare(rows: list[Row], by_name: dict[str, dict[int, dict]], reference: st
             continue
         ours, theirs = ([by_name[n][seed]["test"]["auc"] for seed in seeds] for n in (reference, name))
         row[column], row[f"{column}_std"] = mean_and_std([sign * (a - b) for a, b in zip(ours, theirs, strict=True)])
+        row[f"{column}_seeds"] = len(seeds)
         p_values[name] = paired_p_value(ours, theirs)
     for name, p in holm(p_values).items():
         next(row for row in rows if row[key] == name)[f"{column}_p"] = p
 
 
-def is_significant(row: Row, column: str) -> bool:
-    """Whether the corrected p is below .05 and, where there is one, the interval over users excludes 0."""
-    low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
-    return row.get(f"{column}_p", 1.0) < SIGNIFICANT and (low is None or low > 0 or high < 0)
+def is_significant(row: Row, column: str, over_users: bool) -> bool:
+    """Whether the corrected p is below .05 and, if `over_users`, the interval over users excludes 0."""
+    low, high = row.get(f"{column}_low", 0.0), row.get(f"{column}_high", 0.0)
+    return row.get(f"{column}_p", 1.0) < SIGNIFICANT and (not over_users or low > 0 or high < 0)
 
 
 def number(value: float | None, digits: int = 4, signed: bool = False) -> str:
@@ -133,9 +136,9 @@ def _plus_minus(column: str, signed: bool = False) -> Callable[[Row], str]:
     return cell
 
 
-def _bold_where_significant(column: str) -> Callable[[Row], str]:
+def _bold_where_significant(column: str, over_users: bool) -> Callable[[Row], str]:
     plain = _plus_minus(column, signed=True)
-    return lambda row: f"**{plain(row)}**" if is_significant(row, column) else plain(row)
+    return lambda row: f"**{plain(row)}**" if is_significant(row, column, over_users) else plain(row)
 
 
 def _p(column: str) -> Callable[[Row], str]:
@@ -158,32 +161,40 @@ def _published(column: str) -> Callable[[Row], str]:
     return lambda row: number(row.get(f"published_{column}"))
 
 
+def _seeds(column: str) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        compared = row.get(f"{column}_seeds", row["seeds"])
+        return f"{row['seeds']}" + ("" if compared == row["seeds"] else f", {column} of {compared}")
+
+    return cell
+
+
 TABLE_2_COLUMNS: Columns = {
     "model": lambda row: NAMES.get(row["model"], row["model"]),
     "AUC": _plus_minus("auc"),
-    "published": _published("auc"),
+    "published AUC": _published("auc"),
     "logloss": _plus_minus("logloss"),
-    "published ": _published("logloss"),
+    "published logloss": _published("logloss"),
     "gAUC": _plus_minus("gauc"),
     "RelaImpr": lambda row: percent(row.get("rela_impr")),
-    "published  ": lambda row: percent(row.get("published_rela_impr")),
-    "IntTower's lead in AUC": _bold_where_significant("lead"),
-    "p": _p("lead"),
+    "published RelaImpr": lambda row: percent(row.get("published_rela_impr")),
+    "IntTower's lead in AUC": _bold_where_significant("lead", over_users=True),
+    "p (Holm)": _p("lead"),
     "lead, 95 % over users": _range("lead"),
     "best epoch": lambda row: f"{row['best_epoch']:.0f}",
-    "seeds": lambda row: f"{row['seeds']}",
+    "seeds": _seeds("lead"),
 }
 PARTS_COLUMNS: Columns = {
     "variant": lambda row: row["variant"],
     "AUC": _plus_minus("auc"),
-    "difference": _bold_where_significant("difference"),
-    "p": _p("difference"),
+    "difference": _bold_where_significant("difference", over_users=False),
+    "p (Holm)": _p("difference"),
     "logloss": _plus_minus("logloss"),
     "gAUC": _plus_minus("gauc"),
     "valid AUC": lambda row: number(row["valid_auc"]),
     "best epoch": lambda row: f"{row['best_epoch']:.0f}",
     "training": lambda row: f"{row['train_minutes']:.0f} min",
-    "seeds": lambda row: f"{row['seeds']}",
+    "seeds": _seeds("difference"),
 }
 SETTINGS_COLUMNS: Columns = {
     "variant": lambda row: row["variant"],
@@ -196,10 +207,17 @@ SETTINGS_COLUMNS: Columns = {
 }
 
 
+def caption(rows: list[Row], dataset: str, protocol: str) -> str:
+    """What must be known of a table before a number is quoted from it."""
+    synthetic = "SYNTHETIC data, which say nothing of real users; " if rows[0]["synthetic"] else ""
+    leak = "labels leak into the features" if rows[0]["labels_leak"] else "no label leaks"
+    devices = " and ".join(sorted({str(row["device"]) for row in rows}))
+    return f"Dataset {dataset}, protocol `{protocol}`: {synthetic}{leak}; {devices}."
+
+
 def markdown(rows: list[Row], columns: Columns) -> str:
     """Rows as a Markdown table."""
-    lines = [[name.strip() for name in columns], ["---"] * len(columns)]
-    lines += [[cell(row) for cell in columns.values()] for row in rows]
+    lines = [list(columns), ["---"] * len(columns), *([cell(row) for cell in columns.values()] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -223,18 +241,19 @@ LATENCY_COLUMNS: Columns = {
 
 
 def latency_rows(records: Records) -> list[Row]:
-    """The last measurement of scoring times, the fastest first, with the AUC on MovieLens-1M under strict beside it."""
+    """The last measurement of scoring times, the fastest first, with the AUC on its data under strict beside it."""
     measured = read_latency(records)
     two_tower = next((r["median_ms"] for r in measured if r["model"] == "DSSM"), float("nan"))
     rows = []
     for record in sorted(measured, key=lambda r: r["median_ms"]):
-        row = {name: record[name] for name in ("model", "candidates", "median_ms", "p95_ms", "num_threads")}
+        kept = ("model", "dataset", "candidates", "median_ms", "p95_ms", "device", "num_threads")
+        row = {name: record[name] for name in kept}
         row["times_two_tower"] = record["median_ms"] / two_tower
         model, _, variant = record["model"].partition(", ")
         run = table_2_run("movielens", "strict", model)
         if variant:
             run = replace(run, changes=(("levels", "last"),))
-        if by_seed := records.by_seed(run):
+        if by_seed := records.by_seed(run, record["dataset"]):
             row["auc"] = _summary(by_seed)["auc"]
         rows.append(row)
     return rows

@@ -25,6 +25,9 @@ def record_of(run: Run, auc: float = 0.8, data: DataState = DATA, **more) -> dic
         "fingerprint": data.fingerprint,
         "tables": data.tables,
         "code": run.code(),
+        "device": "cpu",
+        "synthetic": data.synthetic,
+        "labels_leak": run.protocol == "paper",
         "test": {"auc": auc, "logloss": 0.4, "gauc": 0.7},
         **more,
     }
@@ -65,6 +68,23 @@ def test_the_records_of_a_run_with_other_seeds_are_found_by_seed(tmp_path):
         records.add(record_of(Run("movielens", "strict", "DSSM", seed)))
     records.add(record_of(Run("movielens", "strict", "DSSM", 1, (("lr", 0.5),))))
     assert sorted(records.by_seed(Run("movielens", "strict", "DSSM"))) == [1, 3]
+
+
+@pytest.mark.parametrize("part", ["fingerprint", "tables", "code", "device"])
+def test_records_of_other_code_data_or_devices_are_not_put_beside_those_of_the_first_seed(part, tmp_path):
+    records = Records(tmp_path)
+    for seed in (1023, 1024, 1025):
+        records.add(record_of(Run("movielens", "strict", "DSSM", seed)) | ({part: "another"} if seed == 1024 else {}))
+    assert sorted(records.by_seed(Run("movielens", "strict", "DSSM"))) == [1023, 1025]
+
+
+def test_a_record_of_a_cuda_device_is_no_cpu_runs(tmp_path):
+    run = Run("movielens", "strict", "DSSM")
+    records = Records(tmp_path)
+    records.add(record_of(run) | {"device": "cuda:1"})
+    assert records.current(run, DATA) is None
+    assert records.current(replace(run, device="cuda"), DATA) is not None
+    assert run.folder_name(DATA) != replace(run, device="cuda").folder_name(DATA)
 
 
 @pytest.mark.parametrize("part", ["fingerprint", "tables", "code"])
@@ -121,15 +141,24 @@ def test_table_2_compares_all_models_after_each_seed():
     ]
 
 
+def test_a_run_cannot_change_its_data():
+    with pytest.raises(AssertionError, match="split_seed"):
+        Run("movielens", "strict", "DSSM", changes=(("split_seed", 7),))
+
+
+@pytest.mark.parametrize("dataset", SCRIPTS)
+def test_the_released_setting_is_that_of_the_datasets_own_script(dataset):
+    [variant] = ABLATION["released"]
+    run = variant.run(dataset, "strict")
+    assert dict(run.changes) == script(dataset).PRESETS["released"]
+
+
 def test_the_ablation_makes_no_run_twice_and_its_grids_with_one_seed():
     runs = ablation("movielens", "strict", list(ABLATION), 3)
     assert len(runs) == len(set(runs))
     assert sum(run == Run("movielens", "strict", "IntTower") for run in runs) == 1
-    assert {run.seed for run in runs if dict(run.changes).get("user_head")} == {1023}
+    grid = [run for run in runs if dict(run.changes).keys() == {"user_head", "item_head", "field_dim", "epochs"}]
+    assert {run.seed for run in grid} == {1023}
     assert {run.seed for run in runs if dict(run.changes) == {"reweighting": "senet"}} == {1023, 1024, 1025}
-    heads = {
-        (dict(run.changes)["user_head"], dict(run.changes)["field_dim"])
-        for run in runs
-        if "epochs" in dict(run.changes)
-    }
+    heads = {(dict(run.changes)["user_head"], dict(run.changes)["field_dim"]) for run in grid}
     assert heads == {(heads, size) for heads in (1, 2, 4, 8, 16, 32) for size in (16, 32, 64)}

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from shell import assert_refused, copy_of_the_project, environment, run, start
 
-from reproduction.execute import readable
+from reproduce import parse
+from reproduction.execute import readable, time_left
 from training.report import TEST_LOGITS
 
 TABLE = ("--table", "2", "--protocols", "strict")
@@ -25,6 +26,15 @@ def records(project: Path) -> list[dict]:
     """The records but for what the clock says."""
     lines = (project / "results" / "movielens-synthetic" / "strict.jsonl").read_text().splitlines()
     return [untimed(json.loads(line)) for line in lines]
+
+
+def wait_for_epoch(number: int, project: Path, process) -> None:
+    """Wait until a run has printed that epoch."""
+    while process.poll() is None:
+        if any(f"epoch {number:3d} " in log.read_text() for log in (project / "runs" / "reproduce").glob("*/log.txt")):
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"it ended before epoch {number} was seen: {process.communicate()}")
 
 
 def untimed(record: dict) -> dict:
@@ -95,6 +105,7 @@ def test_without_test_logits_a_model_has_no_new_interval_and_it_is_said(finished
 
 def test_a_dry_run_lists_what_is_missing_and_how_long_it_may_take(finished, sample_folder):
     project, _ = finished
+    before = sorted((path, path.stat().st_mtime_ns) for path in (project / "results").rglob("*"))
     result = reproduce(project, sample_folder, *TABLE, "--models", "DSSM", "LR", "DCN", "--seeds", "3", "--dry-run")
     assert result.returncode == 0
     lines = result.stdout.splitlines()
@@ -102,23 +113,23 @@ def test_a_dry_run_lists_what_is_missing_and_how_long_it_may_take(finished, samp
     assert [line.split()[2] for line in listed] == ["DCN", "DCN", "DSSM", "LR", "DCN"]
     assert listed[0].endswith("unknown")
     assert listed[2].split()[-1] in ("s", "min")
-    assert lines[-1].startswith("9 runs, 4 have a record, 5 to make: about ")
+    assert lines[-1].startswith("9 runs, 4 are made, 5 to make: about ")
+    assert sorted((path, path.stat().st_mtime_ns) for path in (project / "results").rglob("*")) == before
 
 
 def test_killed_without_a_word_it_goes_on_and_ends_bit_for_bit_as_if_it_had_not(finished, sample_folder, tmp_path):
     project = copy_of_the_project(tmp_path / "project")
     command = (*TABLE, "--models", "DSSM", "LR", "--seeds", "1", "--jobs", "1")
     process = start("reproduce.py", *command, folder=project, env=environment(INTTOWER_DATA=str(sample_folder)))
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if any("epoch   3" in log.read_text() for log in (project / "runs" / "reproduce").glob("*/log.txt")):
-            break
-        time.sleep(0.02)
+    wait_for_epoch(3, project, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (project / "results" / "movielens-synthetic").exists()
     result = reproduce(project, sample_folder, *command)
     assert result.returncode == 0, result.stderr
+    # The run that was cut short went on where it was: its second log does not begin with the first epoch.
+    [log] = (project / "runs" / "reproduce").glob("*-DSSM-*/log.txt")
+    assert "epoch   1 " not in log.read_text()
     # Another project, other numbers of runs at a time, one of them stopped half-way: the same records.
     assert records(project) == [record for record in records(finished[0]) if record["seed"] == 1023]
     logits = list((project / "runs").rglob(TEST_LOGITS))
@@ -131,12 +142,13 @@ def test_stopped_by_a_signal_it_says_how_to_go_on(sample_folder, tmp_path):
     project = copy_of_the_project(tmp_path / "project")
     command = (*TABLE, "--models", "DSSM", "--seeds", "1")
     process = start("reproduce.py", *command, folder=project, env=environment(INTTOWER_DATA=str(sample_folder)))
-    while not list((project / "runs" / "reproduce").glob("*/checkpoint.pt")) and process.poll() is None:
-        time.sleep(0.02)
+    wait_for_epoch(1, project, process)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on" in stderr
+    [log] = (project / "runs" / "reproduce").glob("*-DSSM-*/log.txt")
+    assert "Run the same command with --resume to go on." in log.read_text()
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_made(finished, sample_folder, tmp_path):
@@ -147,7 +159,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_made(finished, sample_fold
     (broken / "checkpoint.pt").write_bytes(b"no checkpoint")
     result = reproduce(project, sample_folder, *TABLE, "--models", "DSSM", "LR", "--seeds", "1")
     assert result.returncode == 1
-    assert "movielens strict DSSM seed 1023: FAILED: error: " in result.stdout
+    assert "movielens strict DSSM seed 1023: FAILED: exit code 2, error: " in result.stdout
     assert "checkpoint.pt" in result.stdout
     assert "1 of 2 runs failed" in result.stderr
     assert [r["model"] for r in records(project)] == ["LR"]
@@ -162,12 +174,15 @@ def test_a_run_that_fails_is_named_and_the_others_are_made(finished, sample_fold
         (("--table", "2", "--models", "BERT"), "--models"),
         (("--table", "latency", "--models", "DSSM"), "--models"),
         (("--table", "2", "--groups", "cir"), "--groups"),
+        (("--table", "latency", "--dry-run"), "--dry-run"),
+        (("--check-leaks", "--dry-run"), "--dry-run"),
     ],
 )
-def test_a_mistake_is_refused_with_code_2(arguments, fragment):
-    result = run("reproduce.py", *arguments)
-    assert result.returncode == 2
-    assert fragment in result.stderr.strip().splitlines()[-1]
+def test_a_mistake_is_refused_with_code_2(arguments, fragment, capsys):
+    with pytest.raises(SystemExit) as left:
+        parse(list(arguments))
+    assert left.value.code == 2
+    assert fragment in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_a_device_that_is_not_there_is_refused_before_anything_runs():
@@ -179,3 +194,10 @@ def test_a_device_that_is_not_there_is_refused_before_anything_runs():
 )
 def test_times_are_written_as_a_person_says_them(seconds, text):
     assert readable(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "jobs", "left"), [([60, 60, 60], 1, 180), ([60, 60, 60], 3, 60), ([100, 10], 2, 100), ([], 2, 0)]
+)
+def test_runs_share_the_jobs_and_none_is_split(seconds, jobs, left):
+    assert time_left(seconds, jobs) == left

@@ -9,6 +9,7 @@ import matplotlib.image
 import pytest
 from test_records import DATA, record_of
 
+import figure.table_2
 from figure.architecture import draw_architecture
 from figure.pareto import pareto_front
 from reproduction.latency import FILE as LATENCY
@@ -80,14 +81,24 @@ def test_a_lead_is_taken_over_the_seeds_that_both_have(records):
     assert rows["LR"]["lead"] == pytest.approx(0.051)
     assert math.isnan(rows["LR"]["lead_p"])
     assert "lead" not in rows["IntTower"]
+    assert TABLE_2_COLUMNS["seeds"](rows["DSSM"]) == "3"
+
+
+def test_a_lead_over_fewer_seeds_than_a_model_has_says_so(tmp_path):
+    records = Records(tmp_path)
+    add(records, "IntTower", [0.9, 0.91])
+    add(records, "DSSM", [0.8, 0.8, 0.9])
+    row = rows_by_model(records)["DSSM"]
+    assert row["auc"] == pytest.approx(2.5 / 3)
+    assert row["lead"] == pytest.approx(0.105)
+    assert TABLE_2_COLUMNS["seeds"](row) == "3, lead of 2"
 
 
 def test_only_a_significant_lead_is_bold(records):
     rows = rows_by_model(records)
-    assert is_significant(rows["DSSM"], "lead")
-    assert not is_significant(rows["DCN"], "lead")
-    assert not is_significant(rows["LR"], "lead")
-    cells = {row["model"]: TABLE_2_COLUMNS["IntTower's lead in AUC"](row) for row in rows.values()}
+    for row in rows.values():
+        row["lead_low"], row["lead_high"] = 0.001, 0.03
+    cells = {model: TABLE_2_COLUMNS["IntTower's lead in AUC"](row) for model, row in rows.items()}
     assert cells["DSSM"] == "**+0.0210 ± 0.0001**"
     assert cells["DCN"] == "+0.0002 ± 0.0098"
     assert cells["LR"] == "+0.0510"
@@ -96,9 +107,10 @@ def test_only_a_significant_lead_is_bold(records):
 
 def test_a_lead_whose_interval_over_users_holds_0_is_not_bold(records):
     row = rows_by_model(records)["DSSM"]
-    assert is_significant(row | {"lead_low": 0.001, "lead_high": 0.03}, "lead")
-    assert is_significant(row | {"lead_low": -0.03, "lead_high": -0.001}, "lead")
-    assert not is_significant(row | {"lead_low": -0.001, "lead_high": 0.03}, "lead")
+    for low, high, bold in ((0.001, 0.03, True), (-0.03, -0.001, True), (-0.001, 0.03, False)):
+        assert is_significant(row | {"lead_low": low, "lead_high": high}, "lead", over_users=True) == bold
+    assert not is_significant(row, "lead", over_users=True)  # without an interval nothing is bold in table 2
+    assert is_significant(row, "lead", over_users=False)
 
 
 def test_the_intervals_are_read_from_what_was_recorded(records):
@@ -147,10 +159,8 @@ def test_a_grid_takes_its_first_seed_alone(records):
 @pytest.fixture
 def latency(records) -> Records:
     times = {"LR": 0.1, "DSSM": 0.5, "IntTower": 1.0, "DCN": 4.0, "IntTower, last level": 0.8}
-    lines = [
-        {"model": model, "candidates": 1000, "median_ms": ms, "p95_ms": 2 * ms, "num_threads": 1}
-        for model, ms in times.items()
-    ]
+    rest = {"candidates": 1000, "num_threads": 1, "device": "cpu", "dataset": "movielens"}
+    lines = [{"model": model, "median_ms": ms, "p95_ms": 2 * ms, **rest} for model, ms in times.items()]
     (records.folder / LATENCY).write_text("".join(json.dumps(line) + "\n" for line in lines))
     return records
 
@@ -161,6 +171,12 @@ def test_scoring_times_stand_beside_the_auc_of_the_same_model(latency):
     assert [row["times_two_tower"] for row in rows] == pytest.approx([0.2, 1.0, 1.6, 2.0, 8.0])
     assert rows[3]["auc"] == pytest.approx(0.902)
     assert "auc" not in rows[2]  # the last level alone was not trained
+
+
+def test_times_on_other_data_stand_beside_no_auc_of_movielens(latency):
+    path = latency.folder / LATENCY
+    path.write_text(path.read_text().replace('"movielens"', '"movielens-synthetic"'))
+    assert not any("auc" in row for row in latency_rows(latency))
 
 
 def test_the_pareto_front_holds_what_nothing_beats_in_both_time_and_auc():
@@ -199,6 +215,42 @@ def test_every_table_and_figure_is_written(latency, capsys):
         assert image.shape[0] > 300
         assert image[..., :3].std() > 0.01, path  # something is drawn
         assert abs(image[..., 0] - image[..., 2]).max() < 0.01, path  # in black and grey
+
+
+def panels(draw, monkeypatch, module) -> list:
+    """The axes of a figure instead of its file."""
+    caught = []
+    monkeypatch.setattr(module, "save", lambda figure, path: caught.append(figure))
+    draw()
+    return caught[0].axes
+
+
+def test_a_protocol_that_lacks_models_keeps_the_lines_of_the_others(records, monkeypatch):
+    for model, auc in (("DSSM", 0.91), ("IntTower", 0.92)):
+        records.add(record_of(table_2_run("movielens", "paper", model), auc, **REST))
+    rows = {protocol: table_2_rows(records, "movielens", protocol) for protocol in ("strict", "paper")}
+    left, right = panels(lambda: figure.table_2.draw_table_2(rows, {}, None), monkeypatch, figure.table_2)
+    names = [label.get_text() for label in left.get_yticklabels()]
+    assert names == ["LR", "DSSM", "DCN", "IntTower"]
+    drawn = dict(zip(*[list(axis) for axis in right.lines[0].get_data()][::-1], strict=True))
+    assert drawn == {1: 0.91, 3: 0.92}
+    assert "labels leak" in right.get_title()
+    assert "no leak" in left.get_title()
+
+
+def test_an_ablation_without_a_panel_draws_nothing(records, tmp_path):
+    [released] = ABLATION["released"]
+    records.add(record_of(released.run("movielens", "temporal"), 0.8, **REST))
+    write_ablation(records, "movielens", "movielens", "temporal")
+    assert (records.folder / "movielens" / "ablation_released_temporal.md").exists()
+    assert not (records.folder / "figure").exists()
+
+
+def test_the_parts_are_compared_with_the_whole_model_only_where_it_is_there(tmp_path):
+    records = Records(tmp_path)
+    add(records, "DSSM", [0.88, 0.89])
+    [row] = ablation_rows(records, "movielens", "parts")
+    assert "difference" not in row
 
 
 def test_the_same_records_give_the_same_figure(latency, tmp_path):

@@ -18,8 +18,8 @@ FOLLOWED = ("model", "preprocessing.utils")
 def code_version(model: type) -> str:
     """sha256, in hex, over the code of a model, of all that it imports from model/, and of the loop.
 
-    Two records of one version differ by nothing that the code does: what reads files, prints, or checks the
-    command line is not in it, nor are the libraries, whose versions a record names.
+    What it leaves out: preprocessing/, since a record has a checksum of the encoded tables; model/settings.py, since
+    it has the settings; what prints and writes; and the libraries, whose versions it names.
     """
     return version_of_file(Path(inspect.getfile(model)).resolve())
 
@@ -37,12 +37,23 @@ def version_of_file(model_file: Path, project: Path = PROJECT) -> str:
 
 
 def _digest(path: Path) -> str:
-    tree = ast.parse(path.read_text())
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(tree):
-        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-            node.body[0] = ast.Pass()
-    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
+    return hashlib.sha256(repr(_shape(ast.parse(path.read_text()))).encode()).hexdigest()
+
+
+def _shape(node):
+    """A syntax tree as nested tuples, without docstrings and without what is empty.
+
+    Python's own ways to write a tree differ between its versions, which add fields that are empty in older code.
+    """
+    if isinstance(node, list):
+        return tuple(map(_shape, node))
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    if documented and ast.get_docstring(node, clean=False) is not None:
+        node.body = node.body[1:]
+    fields = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
+    return (type(node).__name__, *((name, _shape(value)) for name, value in fields))
 
 
 def _imports(path: Path, project: Path) -> list[Path]:

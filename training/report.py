@@ -18,6 +18,7 @@ from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 from preprocessing.inputs import DenseFeat
 from preprocessing.tables import Dataset
+from training.code_version import code_version
 from training.memory import peak_gpu_memory_bytes, peak_memory_bytes
 from training.metrics import auc
 from training.settings import TrainingSettings
@@ -132,7 +133,8 @@ def finished_record(folder: Path, settings: TrainingSettings, data: Dataset, mod
     try:
         record = json.loads((folder / RECORD).read_bytes())
         same = record["settings"] == json.loads(json.dumps(settings.recorded(model)))
-        return record if same and record["fingerprint"] == data.fingerprint else None
+        made_of = record["fingerprint"], record["tables"], record["code"]
+        return record if same and made_of == (data.fingerprint, data.checksum(), code_version(model)) else None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / RECORD}: expected the record of a run, got {error!r}; use --overwrite.") from error
 
@@ -158,7 +160,7 @@ def print_report(record: dict, folder: Path) -> None:
     print("  ".join(value.ljust(width) for value, width in zip(values, widths, strict=True)))
     for line in _remarks(record):
         print(line)
-    print(f"record, test logits, checkpoint, encoders and learning curve: {folder}/")
+    print(f"record, checkpoint, encoders and learning curve: {folder}/")
 
 
 def _remarks(record: dict) -> list[str]:
@@ -196,7 +198,7 @@ def _dense_feature_auc(data: Dataset) -> dict[str, float]:
 
 
 def git_state() -> dict | None:
-    """The commit, and whether any Python file was changed since; None outside a git checkout."""
+    """The commit, and whether any Python file was changed or added since; None outside a git checkout."""
     if shutil.which("git") is None:
         return None
 
@@ -208,7 +210,7 @@ def git_state() -> dict | None:
     try:
         return {
             "commit": git("rev-parse", "HEAD"),
-            "changed": bool(git("status", "--porcelain", "--untracked-files=no", "--", "*.py")),
+            "changed": bool(git("status", "--porcelain", "--", "*.py")),
         }
     except (subprocess.SubprocessError, OSError):
         return None
