@@ -109,7 +109,7 @@ def test_a_dry_run_lists_what_is_missing_and_how_long_it_may_take(finished, samp
     result = reproduce(project, sample_folder, *TABLE, "--models", "DSSM", "LR", "DCN", "--seeds", "3", "--dry-run")
     assert result.returncode == 0
     lines = result.stdout.splitlines()
-    listed = [line for line in lines if line.startswith("movielens strict")]
+    listed = [line for line in lines if line.startswith("movielens strict") and " seed " in line]
     assert [line.split()[2] for line in listed] == ["DCN", "DCN", "DSSM", "LR", "DCN"]
     assert listed[0].endswith("unknown")
     assert listed[2].split()[-1] in ("s", "min")
