@@ -29,10 +29,10 @@ def draw_learning_curves(
             axes.plot(epochs, aucs, color="black", lw=1, zorder=2)
             best = record["best_epoch"]
             axes.plot(best, aucs[best - 1], "o", color="black", ms=5, zorder=3)
-            if best > longest:
-                axes.annotate(
-                    f"best at {best}", (longest, aucs[longest - 1]), (0, -14), textcoords="offset points", ha="right"
-                )
+        late = sorted({record["best_epoch"] for record in records if record["best_epoch"] > longest})
+        if late:
+            text = f"best at {late[0]}" + (f" to {late[-1]}" if len(late) > 1 else "")
+            axes.annotate(text, (longest, aucs[longest - 1]), (0, -14), textcoords="offset points", ha="right")
         axes.set_title(names.get(model, model), fontsize=10)
         axes.set_xlim(0.5, longest + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

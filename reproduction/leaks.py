@@ -110,7 +110,7 @@ def read_raw(dataset: str) -> Raw:
     with tempfile.TemporaryDirectory() as folder:
         place = _data_folder()
         if find(place) is None:
-            print(f"{dataset}: no real files in {place} (see data/README.md), so checked on generated data.")
+            print(f"{dataset}: no real files (data/README.md says where they go), so checked on generated data.")
             place = write(Path(folder) / "sample")
         if dataset == "amazon":
             raw = amazon.read_amazon(*amazon.locate_amazon(str(place)))
