@@ -4,12 +4,16 @@ import re
 import shlex
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 from shell import PROJECT, copy_of_the_project, environment, run
 
+from preprocessing.protocols import PROTOCOLS
 from preprocessing.sample import write_amazon_sample
+from reproduction.output import write_ablation, write_latency, write_table_2
 from reproduction.pages import PAGES, with_results
+from reproduction.records import RESULTS, Records
 
 README = (PROJECT / "README.md").read_text()
 # Fewer runs, epochs and steps than the real command takes; nothing else is changed. The first that fits counts.
@@ -37,6 +41,20 @@ def test_the_tables_and_outputs_are_what_was_recorded():
     for page in PAGES:
         text = page.read_text()
         assert with_results(text) == text, page
+
+
+def test_the_tables_are_what_the_records_say(tmp_path):
+    shutil.copytree(RESULTS, tmp_path, ignore=shutil.ignore_patterns("*.md", "*.csv"), dirs_exist_ok=True)
+    records = Records(tmp_path)
+    for protocol in PROTOCOLS:
+        write_table_2(records, "movielens", "movielens", protocol)
+        write_ablation(records, "movielens", "movielens", protocol)
+    write_latency(records)
+    written = {path.relative_to(tmp_path) for kind in ("md", "csv") for path in tmp_path.rglob(f"*.{kind}")}
+    there = {path.relative_to(RESULTS) for kind in ("md", "csv") for path in RESULTS.rglob(f"*.{kind}")}
+    assert there - {Path("README.md")} == {path for path in written if (RESULTS / path).exists()}
+    for path in there - {Path("README.md")}:
+        assert (RESULTS / path).read_text() == (tmp_path / path).read_text(), path
 
 
 def test_every_python_command_runs_in_the_order_of_the_page(tmp_path, sample_folder):
