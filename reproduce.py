@@ -43,9 +43,11 @@ TABLES = ("2", "ablation", "latency")
 
 def main(arguments: argparse.Namespace) -> int:
     """Run what is missing, then write the tables and figures; returns the exit code."""
-    resolve_device(arguments.device)
+    arguments.device = str(resolve_device(arguments.device))
     if arguments.check_leaks:
         return print_leaks(arguments.datasets or list(SCRIPTS), arguments.protocols or list(PROTOCOLS))
+    if arguments.dry_run:
+        return _print_plan(arguments)
     with only_process() as lock:
         records = Records(arguments.results)
         if arguments.table == "latency":
@@ -55,17 +57,21 @@ def main(arguments: argparse.Namespace) -> int:
         return _make_table(arguments, records, lock)
 
 
-def _make_table(arguments: argparse.Namespace, records: Records, lock: int) -> int:
+def _plan(arguments: argparse.Namespace) -> dict[tuple[str, str], list[Run]]:
+    """The runs of each dataset and protocol."""
     protocols = arguments.protocols or (["strict"] if arguments.table == "ablation" else list(PROTOCOLS))
     plan = {(d, p): _runs(arguments, d, p) for d in arguments.datasets or ["movielens"] for p in protocols}
     for dataset, protocol in plan:
         if data_state(dataset, protocol).synthetic:
             print(f"{dataset} {protocol}: a SYNTHETIC sample, for want of real files; it says nothing of real users.")
+    return plan
+
+
+def _make_table(arguments: argparse.Namespace, records: Records, lock: int) -> int:
+    plan = _plan(arguments)
     every = [run for runs in plan.values() for run in runs]
-    missing = missing_runs(every, records)
-    if arguments.dry_run:
-        return _print_plan(missing, len(every), records, arguments.jobs)
     collect(every, records)
+    missing = missing_runs(every, records)
     failed = execute(missing, records, arguments.jobs, arguments.device, lock) if missing else []
     for dataset, protocol in plan:
         if arguments.table == "2":
@@ -88,14 +94,18 @@ def _runs(arguments: argparse.Namespace, dataset: str, protocol: str) -> list[Ru
     return [replace(run, device=kind_of_device(arguments.device)) for run in runs]
 
 
-def _print_plan(missing: list[Run], num_planned: int, records: Records, jobs: int) -> int:
+def _print_plan(arguments: argparse.Namespace) -> int:
+    """List what is missing and how long it may take; nothing is written, and another process may be at work."""
+    records = Records(arguments.results)
+    every = [run for runs in _plan(arguments).values() for run in runs]
+    missing = missing_runs(every, records)
     expected = {run: expected_seconds(run, records) for run in missing}
     for run, seconds in expected.items():
         print(f"{describe(run):78} {'unknown' if seconds is None else readable(seconds):>10}")
-    total = time_left([seconds or 0.0 for seconds in expected.values()], jobs)
+    total = time_left([seconds or 0.0 for seconds in expected.values()], arguments.jobs)
     print(
-        f"{num_planned} runs, {num_planned - len(missing)} are made, {len(missing)} to make: about {readable(total)} "
-        f"with {jobs} at a time (of those whose time is known)."
+        f"{len(every)} runs, {len(every) - len(missing)} are made, {len(missing)} to make: about {readable(total)} "
+        f"with {arguments.jobs} at a time (of those whose time is known)."
     )
     return EXIT_OK
 
@@ -116,7 +126,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, help="default: all three; ablation: strict")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 1023 on (default 3)")
     parser.add_argument("--jobs", type=int, help="runs at a time, one thread each (default: one per core; on CUDA one)")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:<n>")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:<n> or auto")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where records and tables go")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their expected time, and stop")
     arguments = parser.parse_args(words)
