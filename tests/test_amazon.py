@@ -1362,7 +1362,7 @@ def test_the_script_trains_a_model_under_a_protocol(protocol, model, release, sa
         *("user_mean_rating", "item_mean_rating", "price", "price_missing"),
     }
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        *("checkpoint.pt", "encoders.json", "learning_curve.png", "record.json"),
+        *("checkpoint.pt", "encoders.json", "learning_curve.png", "record.json", "test_logits.npy"),
     ]
 
 

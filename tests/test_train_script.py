@@ -38,12 +38,13 @@ def test_without_any_data_or_network_it_trains_on_the_sample_and_says_so_loudly(
     assert 0.65 < record["test"]["auc"] < record["best_possible_test_auc"]
 
 
-def test_a_run_leaves_its_record_checkpoint_encoders_and_learning_curve(finished):
+def test_a_run_leaves_its_record_test_logits_checkpoint_encoders_and_learning_curve(finished):
     assert sorted(path.name for path in finished.iterdir()) == [
         "checkpoint.pt",
         "encoders.json",
         "learning_curve.png",
         "record.json",
+        "test_logits.npy",
     ]
     assert (finished / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
 
