@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from preprocessing.sample_alibaba import write_alibaba_sample
+from preprocessing.sample_amazon import write_amazon_sample
 from tqdm import tqdm
 
 from model.IntTower import IntTower
-from preprocessing import alibaba, amazon, movielens, sample
+from preprocessing import alibaba, amazon, movielens
 from preprocessing.download import DATA_FOLDER, ENVIRONMENT_VARIABLE
 from preprocessing.encode import MeanField
 from preprocessing.errors import UserError
@@ -104,8 +106,8 @@ def read_raw(dataset: str) -> Raw:
         raw = movielens.as_interactions(movielens.read_movielens(movielens.locate_movielens()))
         return Raw(raw, movielens.USER_FIELDS, movielens.ITEM_FIELDS)
     find, write = {
-        "amazon": (amazon.find_reviews, sample.write_amazon_sample),
-        "alibaba": (alibaba.find_alibaba, sample.write_alibaba_sample),
+        "amazon": (amazon.find_reviews, write_amazon_sample),
+        "alibaba": (alibaba.find_alibaba, write_alibaba_sample),
     }[dataset]
     with tempfile.TemporaryDirectory() as folder:
         place = _data_folder()

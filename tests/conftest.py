@@ -8,7 +8,7 @@ import pytest
 # Small models gain nothing from more threads, and lose much where other work runs on the machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from preprocessing.sample import write_movielens_sample
+from preprocessing.sample_movielens import write_movielens_sample
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,11 @@ import pytest
 from shell import assert_refused, run
 from sklearn.metrics import roc_auc_score
 
-from preprocessing import sample
+from preprocessing import sample_amazon
 from preprocessing.amazon import load_amazon, parse_price, read_amazon
 from preprocessing.errors import UserError
-from preprocessing.sample import MARKUP, SAMPLE_PROBABILITIES, write_amazon_sample
+from preprocessing.sample_amazon import MARKUP, write_amazon_sample
+from preprocessing.synthetic import SAMPLE_PROBABILITIES
 
 META = "meta_Electronics.json.gz"
 REVIEWS = {"2014": "reviews_Electronics_5.json.gz", "2018": "Electronics_5.json.gz"}
@@ -105,7 +106,7 @@ def test_a_write_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
     def full_disk(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sample.np, "save", full_disk)  # the last file of three
+    monkeypatch.setattr(sample_amazon.np, "save", full_disk)  # the last file of three
     with pytest.raises(UserError, match="No space left on device"):
         write(tmp_path / "sample")
     assert list(tmp_path.iterdir()) == []

@@ -7,10 +7,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from preprocessing.sample_amazon import write_amazon_sample
 from shell import PROJECT, copy_of_the_project, environment, run
 
 from preprocessing.protocols import PROTOCOLS
-from preprocessing.sample import write_amazon_sample
 from reproduction.output import write_ablation, write_latency, write_table_2
 from reproduction.pages import PAGES, with_results
 from reproduction.records import RESULTS, Records

@@ -8,11 +8,13 @@ import pytest
 from shell import assert_refused, run
 from sklearn.metrics import roc_auc_score
 
-from preprocessing import sample
+from preprocessing import sample, synthetic
 from preprocessing.alibaba import load_alibaba, read_alibaba
 from preprocessing.errors import UserError
 from preprocessing.movielens import OFFICIAL_FILES, load_movielens, read_movielens
-from preprocessing.sample import AGES, GENRES, SAMPLE_PROBABILITIES, write_alibaba_sample, write_movielens_sample
+from preprocessing.sample_alibaba import write_alibaba_sample
+from preprocessing.sample_movielens import AGES, GENRES, write_movielens_sample
+from preprocessing.synthetic import SAMPLE_PROBABILITIES
 
 FILES = (*OFFICIAL_FILES, SAMPLE_PROBABILITIES)
 
@@ -281,7 +283,7 @@ def test_the_probabilities_of_test_rows_follow_them(ads_folder, protocol):
 
 def test_more_rows_than_a_block_are_written_below_one_header(tmp_path, monkeypatch):
     whole = write_ads(tmp_path / "whole")
-    monkeypatch.setattr(sample, "BLOCK_ROWS", 70)
+    monkeypatch.setattr(synthetic, "BLOCK_ROWS", 70)
     folder = write_ads(tmp_path / "blocks")
     rows, expected = (pd.read_csv(place / "raw_sample.csv") for place in (folder, whole))
     assert len(rows) == 300
