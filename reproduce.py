@@ -20,16 +20,8 @@ from preprocessing.errors import UserError
 from preprocessing.protocols import PROTOCOLS
 from reproduction import plans
 from reproduction.bootstrap import update_bootstrap
-from reproduction.execute import (
-    collect,
-    describe,
-    execute,
-    expected_seconds,
-    missing_runs,
-    only_process,
-    readable,
-    time_left,
-)
+from reproduction.execute import describe, execute, expected_seconds, only_process, readable, time_left
+from reproduction.folders import collect, missing_runs
 from reproduction.latency import update_latency
 from reproduction.leaks import print_leaks
 from reproduction.output import write_ablation, write_latency, write_table_2
@@ -78,7 +70,7 @@ def _make_table(arguments: argparse.Namespace, records: Records, lock: int) -> i
             for notice in update_bootstrap(dataset, protocol, records):
                 print(notice)
         write = write_table_2 if arguments.table == "2" else write_ablation
-        write(records, dataset, data_state(dataset, protocol).name, protocol)
+        write(records, dataset, protocol, data_state(dataset, protocol).name)
     if failed:
         print(f"{len(failed)} of {len(missing)} runs failed; the same command tries them again:", file=sys.stderr)
         for run in failed:

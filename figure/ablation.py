@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from figure.style import grid, save
 
 
-def draw_ablation(rows_of_group: dict[str, list[dict]], title: str, path: Path) -> None:
-    """Draw a panel for each group of variants that has rows; without any, nothing."""
+def draw_ablation(rows_of_group: dict[str, list[dict]], reference: str, title: str, path: Path) -> None:
+    """Draw a panel for each group of variants that has rows, a line at the reference's AUC; without any, nothing."""
     panels = {
         "parts": (_draw_parts, 2.0),
         "cir": (_draw_cir, 1.2),
@@ -25,6 +25,9 @@ def draw_ablation(rows_of_group: dict[str, list[dict]], title: str, path: Path) 
     for axes, group in zip(all_axes[0], drawn, strict=True):
         panels[group][0](axes, rows_of_group[group])
         grid(axes)
+        for row in rows_of_group[group]:
+            if row["variant"] == reference:
+                axes.axvline(row["auc"], color="0.6", lw=1, ls="--", zorder=0)
     figure.suptitle(title, fontsize=11)
     save(figure, path)
 
@@ -32,8 +35,6 @@ def draw_ablation(rows_of_group: dict[str, list[dict]], title: str, path: Path) 
 def _draw_parts(axes: Axes, rows: list[dict]) -> None:
     places = range(len(rows))
     errors = [0.0 if row["seeds"] == 1 else row["auc_std"] for row in rows]
-    for whole in (row for row in rows if row["variant"] == "IntTower"):
-        axes.axvline(whole["auc"], color="0.6", lw=1, ls="--", zorder=0)
     axes.errorbar([row["auc"] for row in rows], places, xerr=errors, fmt="o", color="black", ms=6, capsize=3)
     axes.set_yticks(places, [row["variant"] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)

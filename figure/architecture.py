@@ -1,6 +1,8 @@
 """Our own drawing of IntTower's architecture.
 
-python -m figure.architecture
+    python -m figure.architecture
+
+It writes figure/architecture.png.
 """
 
 from itertools import pairwise

@@ -36,6 +36,7 @@ class DSSMCIR(DSSM):
         logits_B = self.score(user, item)
         if labels is None:
             return logits_B
-        if not self.cir_weight:
-            return logits_B, {}
-        return logits_B, {"cir": self.cir_weight * self.cir(user[0], item[0], labels, features[self.item_id])}
+        losses = {}
+        if self.cir_weight:
+            losses["cir"] = self.cir_weight * self.cir(user[0], item[0], labels, features[self.item_id])
+        return logits_B, losses

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -20,12 +19,11 @@ from tqdm import tqdm
 
 from preprocessing.download import ENVIRONMENT_VARIABLE
 from preprocessing.errors import UserError
+from reproduction.folders import RUNS, record_in_folder, run_folder
 from reproduction.records import PROJECT, Records
-from reproduction.runs import DataState, Run, data_state
-from training.report import RECORD
+from reproduction.runs import Run, data_state
 from training.trainer import CHECKPOINT
 
-RUNS = PROJECT / "runs" / "reproduce"
 LOG = "log.txt"
 POLL_SECONDS = 0.5
 STOP_SECONDS = 60  # for a run to save its checkpoint
@@ -41,11 +39,6 @@ class _Child:
     folder: Path
     start: float
     resumed: bool
-
-
-def run_folder(run: Run, data: DataState, runs: Path = RUNS) -> Path:
-    """Where a run's checkpoint, test logits and log are."""
-    return runs / run.folder_name(data)
 
 
 @contextmanager
@@ -69,33 +62,6 @@ def only_process(folder: Path = RUNS) -> Iterator[int]:
         yield file.fileno()
 
 
-def missing_runs(runs: list[Run], records: Records, folder: Path = RUNS) -> list[Run]:
-    """The runs that have neither a record nor a finished folder."""
-    missing = []
-    for run in runs:
-        data = data_state(run.dataset, run.protocol)
-        if records.current(run, data) is None and finished_record(run, data, folder) is None:
-            missing.append(run)
-    return missing
-
-
-def collect(runs: list[Run], records: Records, folder: Path = RUNS) -> None:
-    """Keep the records of finished folders that have none yet: of runs whose end was not seen."""
-    for run in runs:
-        data = data_state(run.dataset, run.protocol)
-        if records.current(run, data) is None and (record := finished_record(run, data, folder)):
-            records.add(record)
-
-
-def finished_record(run: Run, data: DataState, folder: Path = RUNS) -> dict | None:
-    """The record in a run's folder, if it is finished there."""
-    try:
-        record = json.loads((run_folder(run, data, folder) / RECORD).read_bytes())
-        return record if run.is_record(record, data) else None
-    except (FileNotFoundError, ValueError, KeyError):
-        return None
-
-
 def expected_seconds(run: Run, records: Records) -> float | None:
     """The time that a run may take: the median of such runs' so far, else of its model's; None where there are none."""
     own = run.recorded()
@@ -105,6 +71,14 @@ def expected_seconds(run: Run, records: Records) -> float | None:
     same_protocol = [r for r in alike if r["protocol"] == run.protocol]
     chosen = same_protocol or alike or same_model
     return median(r["train_seconds"] + r["data_seconds"] for r in chosen) if chosen else None
+
+
+def one_thread() -> dict[str, str]:
+    """The environment of a process with one thread, whatever folder it is started in."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if named := environment.get(ENVIRONMENT_VARIABLE):
+        environment[ENVIRONMENT_VARIABLE] = os.path.abspath(named)
+    return environment
 
 
 def time_left(seconds: list[float], jobs: int) -> float:
@@ -148,7 +122,7 @@ def execute(runs: list[Run], records: Records, jobs: int, device: str, lock: int
                     working.remove(child)
                     bar.update()
                     data = data_state(child.run.dataset, child.run.protocol)
-                    record = finished_record(child.run, data, folder)
+                    record = record_in_folder(child.run, data, folder)
                     if child.process.returncode == 0 and record is not None:
                         records.add(record)
                         outcome = _result(record)
@@ -204,9 +178,6 @@ def _start(run: Run, device: str, runs: Path, lock: int) -> _Child:
     for left in folder.glob(f".{CHECKPOINT}.*"):  # half-written by a process that was killed
         left.unlink()
     command = [sys.executable, *run.arguments(), "--output", str(folder), "--device", device, "--resume"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    if ENVIRONMENT_VARIABLE in environment:
-        environment[ENVIRONMENT_VARIABLE] = os.path.abspath(environment[ENVIRONMENT_VARIABLE])
     parent = os.getpid()
 
     def end_with_parent() -> None:
@@ -221,7 +192,7 @@ def _start(run: Run, device: str, runs: Path, lock: int) -> _Child:
         process = subprocess.Popen(
             command,
             cwd=PROJECT,
-            env=environment,
+            env=one_thread() | {"PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

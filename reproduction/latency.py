@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from preprocessing.download import ENVIRONMENT_VARIABLE
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
+from reproduction.execute import one_thread
 from reproduction.records import PROJECT, Records, read_json_lines
 from training.report import git_state
 
@@ -21,13 +20,10 @@ FILE = "latency.jsonl"
 def update_latency(records: Records, device: str) -> None:
     """Measure all models anew, by turns in one process with one thread; times of two runs are not comparable."""
     # A process of its own, since the number of threads and the memory of this one are not a benchmark's.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if ENVIRONMENT_VARIABLE in environment:
-        environment[ENVIRONMENT_VARIABLE] = os.path.abspath(environment[ENVIRONMENT_VARIABLE])
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / FILE
         command = [sys.executable, "-m", "benchmark.scoring_time", "--device", device, "--json", str(output)]
-        if subprocess.run(command, cwd=PROJECT, env=environment).returncode:
+        if subprocess.run(command, cwd=PROJECT, env=one_thread()).returncode:
             raise UserError("benchmark.scoring_time: expected it to end, it failed (see above).")
         lines = [json.dumps(record | {"git": git_state()}) for record in read_json_lines(output)]
     write_atomically(records.folder / FILE, ("\n".join(lines) + "\n").encode())

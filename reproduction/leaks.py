@@ -1,6 +1,6 @@
 """Whether labels leak: on labels dealt out at random, neither a feature nor a model may rank the test rows.
 
-A model that has not seen the test labels is at AUC .5 on random ones. What is above it was read off the features.
+A model that has not seen the test labels is at AUC .5 on random ones. What is far from it was read off the features.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from preprocessing.sample_alibaba import write_alibaba_sample
-from preprocessing.sample_amazon import write_amazon_sample
 from tqdm import tqdm
 
 from model.IntTower import IntTower
@@ -23,6 +21,8 @@ from preprocessing.encode import MeanField
 from preprocessing.errors import UserError
 from preprocessing.interactions import Interactions, encode_interactions
 from preprocessing.protocols import PROTOCOLS
+from preprocessing.sample_alibaba import write_alibaba_sample
+from preprocessing.sample_amazon import write_amazon_sample
 from preprocessing.tables import Dataset
 from reproduction.runs import FIRST_SEED
 from training.metrics import auc
@@ -32,6 +32,16 @@ EPOCHS = 2
 TOLERANCE = 0.01  # of AUC, or more where few test rows let chance go further
 STANDARD_ERRORS = 4
 SAMPLE_RATE, FULL_BYTES = 0.05, 2**28  # of Alibaba's users, where its file is large: a million rows say enough
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A dataset before it is split, and how its own module encodes it."""
+
+    interactions: Interactions
+    user_fields: dict[str, type]
+    item_fields: dict[str, type]
+    released_per_part: bool = True
 
 
 @dataclass(frozen=True)
@@ -88,16 +98,6 @@ def encode(raw: Raw, protocol: str) -> Dataset:
         fingerprint="not a run's",
         released_per_part=raw.released_per_part,
     )
-
-
-@dataclass(frozen=True)
-class Raw:
-    """A dataset before it is split, and how its own module encodes it."""
-
-    interactions: Interactions
-    user_fields: dict[str, type]
-    item_fields: dict[str, type]
-    released_per_part: bool = True
 
 
 def read_raw(dataset: str) -> Raw:

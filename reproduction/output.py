@@ -11,22 +11,19 @@ from figure.table_2 import draw_table_2
 from model import model_class
 from preprocessing.files import write_atomically
 from preprocessing.protocols import PROTOCOLS
-from reproduction.plans import ABLATION, NAMES, table_2_run
-from reproduction.records import PROJECT, RESULTS, Records
-from reproduction.tables import (
+from reproduction.formats import (
     LATENCY_COLUMNS,
     PARTS_COLUMNS,
     SETTINGS_COLUMNS,
     TABLE_2_COLUMNS,
     Columns,
-    Row,
-    ablation_rows,
     as_csv,
     caption,
-    latency_rows,
     markdown,
-    table_2_rows,
 )
+from reproduction.plans import ABLATION, NAMES, REFERENCE, table_2_run
+from reproduction.records import PROJECT, RESULTS, Records
+from reproduction.tables import Row, ablation_rows, latency_rows, table_2_rows
 from training.predict import is_two_tower
 
 COLUMNS_OF_GROUP = {"parts": PARTS_COLUMNS}
@@ -37,7 +34,7 @@ def figures_of(records: Records) -> Path:
     return PROJECT / "figure" if records.folder.resolve() == RESULTS else records.folder / "figure"
 
 
-def write_table_2(records: Records, dataset: str, data_name: str, protocol: str) -> None:
+def write_table_2(records: Records, dataset: str, protocol: str, data_name: str) -> None:
     """Table 2 of one dataset and protocol, the figure of all protocols, the learning curves; prints the table."""
     rows = table_2_rows(records, dataset, protocol, data_name)
     if not rows:
@@ -53,19 +50,19 @@ def write_table_2(records: Records, dataset: str, data_name: str, protocol: str)
         row["model"]: list(records.by_seed(table_2_run(dataset, protocol, row["model"]), data_name).values())
         for row in reversed(rows)
     }
-    draw_learning_curves(curves, "IntTower", NAMES, figures / f"{data_name}_learning_curves_{protocol}.png")
+    draw_learning_curves(curves, REFERENCE, NAMES, figures / f"{data_name}_learning_curves_{protocol}.png")
 
 
-def write_ablation(records: Records, dataset: str, data_name: str, protocol: str) -> None:
+def write_ablation(records: Records, dataset: str, protocol: str, data_name: str) -> None:
     """A table for each group of the ablation that has records, and one figure; prints the tables."""
-    rows_of_group = {group: ablation_rows(records, dataset, group, protocol, data_name) for group in ABLATION}
+    rows_of_group = {group: ablation_rows(records, dataset, protocol, group, data_name) for group in ABLATION}
     rows_of_group = {group: rows for group, rows in rows_of_group.items() if rows}
     for group, rows in rows_of_group.items():
         columns = COLUMNS_OF_GROUP.get(group, SETTINGS_COLUMNS)
         title = caption(rows, data_name, protocol)
         _write_table(records.folder / data_name / f"ablation_{group}_{protocol}", title, rows, columns)
     path = figures_of(records) / f"{data_name}_ablation_{protocol}.png"
-    draw_ablation(rows_of_group, f"{data_name}, protocol {protocol}", path)
+    draw_ablation(rows_of_group, REFERENCE, f"{data_name}, protocol {protocol}", path)
 
 
 def write_latency(records: Records) -> None:

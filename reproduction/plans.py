@@ -18,6 +18,8 @@ TABLE_2 = {
     "AutoInt": {},
     "IntTower": {},
 }
+REFERENCE = "IntTower"  # what all others are compared with
+BASE = "DSSM"  # what RelaImpr is measured from
 NAMES = {"DSSM": "Two-Tower (DSSM)", "WDL": "Wide&Deep", "DSSMCIR": "Two-Tower + CIR"}
 
 
@@ -30,7 +32,7 @@ class Variant:
 
     name: str
     changes: tuple[tuple[str, object], ...] = ()
-    model: str = "IntTower"
+    model: str = REFERENCE
     seeds: int | None = None
     preset: str | None = None
 
@@ -45,12 +47,12 @@ class Variant:
         return [self.run(dataset, protocol, FIRST_SEED + i) for i in range(count)]
 
 
-def _variant(name: str, model: str = "IntTower", seeds: int | None = None, **changes) -> Variant:
+def _variant(name: str, model: str = REFERENCE, seeds: int | None = None, **changes) -> Variant:
     return Variant(name, tuple(changes.items()), model, seeds)
 
 
 PARTS = [
-    _variant("IntTower"),
+    _variant(REFERENCE),
     _variant("no LightSE", reweighting="none"),
     _variant("SENET for LightSE", reweighting="senet"),
     _variant("no FE-Block: dot product of last layers", interaction="dot"),

@@ -7,10 +7,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from preprocessing.sample_amazon import write_amazon_sample
 from shell import PROJECT, copy_of_the_project, environment, run
 
 from preprocessing.protocols import PROTOCOLS
+from preprocessing.sample_amazon import write_amazon_sample
 from reproduction.output import write_ablation, write_latency, write_table_2
 from reproduction.pages import PAGES, with_results
 from reproduction.records import RESULTS, Records
@@ -47,8 +47,8 @@ def test_the_tables_are_what_the_records_say(tmp_path):
     shutil.copytree(RESULTS, tmp_path, ignore=shutil.ignore_patterns("*.md", "*.csv"), dirs_exist_ok=True)
     records = Records(tmp_path)
     for protocol in PROTOCOLS:
-        write_table_2(records, "movielens", "movielens", protocol)
-        write_ablation(records, "movielens", "movielens", protocol)
+        write_table_2(records, "movielens", protocol, "movielens")
+        write_ablation(records, "movielens", protocol, "movielens")
     write_latency(records)
     written = {path.relative_to(tmp_path) for kind in ("md", "csv") for path in tmp_path.rglob(f"*.{kind}")}
     there = {path.relative_to(RESULTS) for kind in ("md", "csv") for path in RESULTS.rglob(f"*.{kind}")}

@@ -12,21 +12,13 @@ from test_records import DATA, record_of
 import figure.table_2
 from figure.architecture import draw_architecture
 from figure.pareto import pareto_front
+from reproduction.formats import PARTS_COLUMNS, TABLE_2_COLUMNS, as_csv, is_significant, markdown
 from reproduction.latency import FILE as LATENCY
 from reproduction.output import write_ablation, write_latency, write_table_2
 from reproduction.plans import ABLATION, table_2_run
 from reproduction.records import Records
 from reproduction.runs import FIRST_SEED, DataState
-from reproduction.tables import (
-    PARTS_COLUMNS,
-    TABLE_2_COLUMNS,
-    ablation_rows,
-    as_csv,
-    is_significant,
-    latency_rows,
-    markdown,
-    table_2_rows,
-)
+from reproduction.tables import ablation_rows, latency_rows, table_2_rows
 
 SYNTHETIC = DataState("movielens-synthetic", synthetic=True, fingerprint="f", tables="t")
 KINDS = ("md", "csv")
@@ -144,7 +136,7 @@ def test_a_variant_is_compared_with_the_whole_model_by_what_it_loses(records):
     senet = next(variant for variant in ABLATION["parts"] if "SENET" in variant.name)
     for i, auc in enumerate((0.891, 0.893, 0.8931)):
         records.add(record_of(senet.run("movielens", "strict", FIRST_SEED + i), auc, **REST))
-    rows = {row["variant"]: row for row in ablation_rows(records, "movielens", "parts")}
+    rows = {row["variant"]: row for row in ablation_rows(records, "movielens", "strict", "parts")}
     assert list(rows) == ["IntTower", "SENET for LightSE", "Two-Tower"]
     assert rows["SENET for LightSE"]["difference"] == pytest.approx(-(0.01 + 0.009 + 0.0099) / 3)
     assert PARTS_COLUMNS["difference"](rows["SENET for LightSE"]).startswith("**-0.0096")
@@ -152,7 +144,7 @@ def test_a_variant_is_compared_with_the_whole_model_by_what_it_loses(records):
 
 
 def test_a_grid_takes_its_first_seed_alone(records):
-    rows = ablation_rows(records, "movielens", "cir")
+    rows = ablation_rows(records, "movielens", "strict", "cir")
     assert [(row["variant"], row["seeds"], row["auc"]) for row in rows] == [("weight 1, temperature 0.1", 1, 0.901)]
 
 
@@ -194,8 +186,8 @@ def test_the_pareto_front_holds_what_nothing_beats_in_both_time_and_auc():
 
 
 def test_every_table_and_figure_is_written(latency, capsys):
-    write_table_2(latency, "movielens", "movielens", "strict")
-    write_ablation(latency, "movielens", "movielens", "strict")
+    write_table_2(latency, "movielens", "strict", "movielens")
+    write_ablation(latency, "movielens", "strict", "movielens")
     write_latency(latency)
     folder = latency.folder
     files = {
@@ -241,7 +233,7 @@ def test_a_protocol_that_lacks_models_keeps_the_lines_of_the_others(records, mon
 def test_an_ablation_without_a_panel_draws_nothing(records, tmp_path):
     [released] = ABLATION["released"]
     records.add(record_of(released.run("movielens", "temporal"), 0.8, **REST))
-    write_ablation(records, "movielens", "movielens", "temporal")
+    write_ablation(records, "movielens", "temporal", "movielens")
     assert (records.folder / "movielens" / "ablation_released_temporal.md").exists()
     assert not (records.folder / "figure").exists()
 
@@ -249,7 +241,7 @@ def test_an_ablation_without_a_panel_draws_nothing(records, tmp_path):
 def test_the_parts_are_compared_with_the_whole_model_only_where_it_is_there(tmp_path):
     records = Records(tmp_path)
     add(records, "DSSM", [0.88, 0.89])
-    [row] = ablation_rows(records, "movielens", "parts")
+    [row] = ablation_rows(records, "movielens", "strict", "parts")
     assert "difference" not in row
 
 
