@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from preprocessing.synthetic import load_probabilities, probabilities_in
 
 from preprocessing.cache import cached, sha256_of_files
 from preprocessing.download import DATA_FOLDER, find_data
 from preprocessing.encode import NumberField, SparseField
 from preprocessing.errors import UserError
 from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
+from preprocessing.synthetic import load_probabilities, probabilities_in
 from preprocessing.tables import Dataset
 from preprocessing.text_tables import read_csv_blocks
 

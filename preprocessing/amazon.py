@@ -18,8 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from preprocessing.sample_amazon import write_amazon_sample
-from preprocessing.synthetic import load_probabilities, probabilities_in
 
 from preprocessing.cache import cached, sha256_of_files
 from preprocessing.download import DATA_FOLDER, DownloadError, download, find_data
@@ -27,6 +25,8 @@ from preprocessing.encode import MeanField, MissingField, NumberField, SparseFie
 from preprocessing.errors import UserError
 from preprocessing.gzip_lines import lines_of, opened
 from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
+from preprocessing.sample_amazon import write_amazon_sample
+from preprocessing.synthetic import load_probabilities, probabilities_in
 from preprocessing.tables import Dataset
 
 USER_FIELDS = {"reviewerID": SparseField, "user_mean_rating": MeanField}

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from preprocessing.sample_movielens import write_movielens_sample
-from preprocessing.synthetic import SAMPLE_PROBABILITIES, parse_probabilities
 
 from preprocessing.download import DATA_FOLDER, DownloadError, download, find_data
 from preprocessing.encode import MeanField, SparseField, VarLenField
 from preprocessing.errors import UserError
 from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
+from preprocessing.sample_movielens import write_movielens_sample
+from preprocessing.synthetic import SAMPLE_PROBABILITIES, parse_probabilities
 from preprocessing.tables import Dataset
 from preprocessing.text_tables import parse_csv, parse_separated
 

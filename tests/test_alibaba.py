@@ -13,8 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from preprocessing.sample_alibaba import write_alibaba_sample
-from preprocessing.synthetic import SAMPLE_PROBABILITIES
 from shell import assert_refused, copy_of_the_project, run
 
 import preprocessing.alibaba
@@ -25,6 +23,8 @@ from preprocessing.alibaba import read_alibaba as read
 from preprocessing.encode import load_encoders, save_encoders
 from preprocessing.errors import UserError
 from preprocessing.inputs import DenseFeat, SparseFeat
+from preprocessing.sample_alibaba import write_alibaba_sample
+from preprocessing.synthetic import SAMPLE_PROBABILITIES
 from preprocessing.text_tables import read_csv_blocks
 from training.trainer import Trainer, seed_everything
 

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from preprocessing.sample_amazon import write_amazon_sample
 from shell import assert_refused, run
 
 from model.IntTower import IntTower
@@ -35,6 +34,7 @@ from preprocessing.amazon import (
 from preprocessing.download import DownloadError
 from preprocessing.errors import UserError
 from preprocessing.inputs import DenseFeat, SparseFeat
+from preprocessing.sample_amazon import write_amazon_sample
 from training.trainer import Trainer
 
 SCRIPT = "train_amazon_IntTower.py"

@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from preprocessing.sample_alibaba import write_alibaba_sample
 from shell import PROJECT, copy_of_the_project, environment, run
 from test_interactions import ADS, ITEM_FIELDS_WITH_MEAN, USER_FIELDS_WITH_MEAN, USERS, encoded_by_hand
 
@@ -36,6 +35,7 @@ from preprocessing.cache import MANIFEST, cached, sha256_of_files
 from preprocessing.encode import TowerEncoder
 from preprocessing.errors import UserError
 from preprocessing.protocols import PROTOCOLS
+from preprocessing.sample_alibaba import write_alibaba_sample
 from preprocessing.tables import Dataset, Lookup, Table
 from training.settings import command_line
 from training.trainer import Trainer, seed_everything

@@ -9,12 +9,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from preprocessing.sample_amazon import write_amazon_sample
 
 from preprocessing import amazon, movielens
 from preprocessing import download as download_module
 from preprocessing.download import DownloadError, download, find_data
 from preprocessing.errors import UserError
+from preprocessing.sample_amazon import write_amazon_sample
 
 CONTENT = bytes(range(256)) * 1000  # four chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
