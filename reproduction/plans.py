@@ -51,7 +51,7 @@ def _variant(name: str, model: str = REFERENCE, seeds: int | None = None, **chan
     return Variant(name, tuple(changes.items()), model, seeds)
 
 
-# The main rows have as many seeds as asked for; the three that only refine one of them have one.
+# The main rows have as many seeds as asked for; the two that only refine one of them have one.
 PARTS = [
     _variant(REFERENCE),
     _variant("no LightSE", reweighting="none"),
@@ -60,7 +60,7 @@ PARTS = [
     # The FE-Block's linear projections stay, all else of it goes.
     _variant("one head of 64, last level", seeds=1, user_head=1, item_head=1, field_dim=64, levels="last"),
     _variant("last level only", levels="last"),
-    _variant("inputs of layers in the FE-Block", seeds=1, fe_input="input"),
+    _variant("inputs of layers in the FE-Block", fe_input="input"),
     _variant("no CIR", cir_weight=0.0),
     _variant("Two-Tower", model="DSSM"),
     _variant("Two-Tower + CIR", model="DSSMCIR"),
