@@ -79,7 +79,7 @@ CIR = [
 ]
 # All with one short budget of epochs: an epoch of the largest takes eight times as long as one of the smallest, and all
 # 18 trained to their best epoch would take some four hours on two cores.
-HEAD_EPOCHS = 4
+HEAD_EPOCHS = 3
 HEADS = [
     _variant(f"{heads} x {size}", seeds=1, user_head=heads, item_head=heads, field_dim=size, epochs=HEAD_EPOCHS)
     for size in (16, 32, 64)
