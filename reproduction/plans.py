@@ -51,7 +51,7 @@ def _variant(name: str, model: str = REFERENCE, seeds: int | None = None, **chan
     return Variant(name, tuple(changes.items()), model, seeds)
 
 
-# The main rows have as many seeds as asked for; the two that only refine one of them have one.
+# The main rows have as many seeds as asked for; the three that only refine one of them have one.
 PARTS = [
     _variant(REFERENCE),
     _variant("no LightSE", reweighting="none"),
@@ -64,6 +64,7 @@ PARTS = [
     _variant("no CIR", cir_weight=0.0),
     _variant("Two-Tower", model="DSSM"),
     _variant("Two-Tower + CIR", model="DSSMCIR"),
+    _variant("Two-Tower + CIR of weight 0.1", model="DSSMCIR", seeds=1, cir_weight=0.1),
 ]
 CIR = [
     _variant(f"weight {weight:g}, temperature {temperature:g}", seeds=1, **changes)
