@@ -56,13 +56,20 @@ def write_table_2(records: Records, dataset: str, protocol: str, data_name: str)
 def write_ablation(records: Records, dataset: str, protocol: str, data_name: str) -> None:
     """A table for each group of the ablation that has records, and one figure; prints the tables."""
     rows_of_group = {group: ablation_rows(records, dataset, protocol, group, data_name) for group in ABLATION}
-    rows_of_group = {group: rows for group, rows in rows_of_group.items() if rows}
+    rows_of_group = {group: rows for group, rows in rows_of_group.items() if _has_a_change(group, rows)}
     for group, rows in rows_of_group.items():
         columns = COLUMNS_OF_GROUP.get(group, SETTINGS_COLUMNS)
         title = caption(rows, data_name, protocol)
         _write_table(records.folder / data_name / f"ablation_{group}_{protocol}", title, rows, columns)
     path = figures_of(records) / f"{data_name}_ablation_{protocol}.png"
     draw_ablation(rows_of_group, REFERENCE, f"{data_name}, protocol {protocol}", path)
+
+
+def _has_a_change(group: str, rows: list[Row]) -> bool:
+    """Whether any variant but IntTower as it is has a row: alone it is compared with nothing."""
+    named = {row["variant"] for row in rows}
+    changed = (v.name for v in ABLATION[group] if (v.model, v.changes, v.preset) != (REFERENCE, (), None))
+    return any(name in named for name in changed)
 
 
 def write_latency(records: Records) -> None:
