@@ -7,7 +7,6 @@ fingerprint of raw files and settings, the code of preprocessing/ and the checks
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -16,7 +15,6 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +25,12 @@ from tqdm import tqdm
 from preprocessing.download import DATA_FOLDER
 from preprocessing.encode import encoders_as_json, load_encoders
 from preprocessing.errors import UserError
+from preprocessing.files import checksum, chunks, write_array, write_synced
 from preprocessing.tables import Dataset, Lookup, Table
 
 CACHE_FOLDER = DATA_FOLDER / "cache"
 MANIFEST, ENCODERS = "manifest.json", "encoders.json"
 SPLITS = ("train", "valid", "test")
-CHUNK = 2**22
 
 
 class _Damaged(Exception):
@@ -82,23 +80,11 @@ def sha256_of_files(paths: list[Path]) -> str:
     with tqdm(total=total, desc="fingerprint", unit="B", unit_scale=True, leave=False, disable=None) as bar:
         for path in paths:
             digest = hashlib.sha256()
-            for chunk in _chunks(path):
+            for chunk in chunks(path):
                 digest.update(chunk)
                 bar.update(len(chunk))
             digests.append(digest.digest())
     return hashlib.sha256(b"".join(digests)).hexdigest()
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        yield from iter(partial(file.read, CHUNK), b"")
-
-
-def _checksum(path: Path) -> int:
-    value = 0
-    for chunk in _chunks(path):
-        value = zlib.crc32(chunk, value)
-    return value
 
 
 def _sha256_of_code() -> str:
@@ -126,7 +112,7 @@ def _save(place: Path, data: Dataset) -> None:
             key = array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str
             if key not in files:
                 files[key] = f"{len(files)}.npy"
-                _write_array(temporary / files[key], array)
+                write_array(temporary / files[key], array)
             return files[key]
 
         def describe(table: Table) -> dict:
@@ -137,7 +123,7 @@ def _save(place: Path, data: Dataset) -> None:
             arrays = {"labels": table.labels.numpy(), "groups": table.groups, "rows": table.rows}
             return {"features": features, **{name: store(array) for name, array in arrays.items()}}
 
-        _write(temporary / ENCODERS, encoders_as_json(data.user_encoder, data.item_encoder))
+        write_synced(temporary / ENCODERS, encoders_as_json(data.user_encoder, data.item_encoder))
         manifest = {
             "fingerprint": data.fingerprint,
             "code": CODE,
@@ -148,9 +134,9 @@ def _save(place: Path, data: Dataset) -> None:
             "probabilities": None if data.probabilities is None else store(data.probabilities),
             "tables": {split: describe(getattr(data, split)) for split in SPLITS},
         }
-        manifest["checksums"] = {name: _checksum(temporary / name) for name in [*files.values(), ENCODERS]}
+        manifest["checksums"] = {name: checksum(temporary / name) for name in [*files.values(), ENCODERS]}
         content = json.dumps(manifest)
-        _write(
+        write_synced(
             temporary / MANIFEST, json.dumps({"checksum": zlib.crc32(content.encode()), "content": content}).encode()
         )
         if place.exists():
@@ -158,25 +144,6 @@ def _save(place: Path, data: Dataset) -> None:
         temporary.rename(place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write(path: Path, *parts: bytes | memoryview) -> None:
-    # The folder appears when all is in it; each file need not.
-    with open(path, "wb") as file:
-        for part in parts:
-            file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _write_array(path: Path, array: np.ndarray) -> None:
-    if array.dtype.hasobject:
-        raise ValueError(f"Object arrays cannot be saved, got one of {array.dtype}.")
-    # numpy's own writing to a file does not notice a disk that is full at its end.
-    array = np.ascontiguousarray(array)
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    _write(path, header.getvalue(), array.data)
 
 
 def _load(place: Path, fingerprint: str) -> Dataset:
@@ -190,7 +157,7 @@ def _load(place: Path, fingerprint: str) -> Dataset:
         if manifest["code"] != CODE:
             raise _Damaged("it was made by other code of preprocessing/")
         for name, checksum in manifest["checksums"].items():
-            if _checksum(place / name) != checksum:
+            if checksum(place / name) != checksum:
                 raise _Damaged(f"expected the checksum {checksum} of {name}, got another")
         opened: dict[str, Tensor] = {}
 

@@ -2,6 +2,8 @@
 
 A field turns raw columns of a data frame into one feature and knows its deepctr-torch column; a TowerEncoder
 is the fields of one tower. Ids are int32 all the way: 0 is padding, 1 is out-of-vocabulary, values start at 2.
+
+Columns are imported where they are made: they bring torch, and a server that encodes raw rows may have none.
 """
 
 from __future__ import annotations
@@ -10,13 +12,16 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
-from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
+
+if TYPE_CHECKING:
+    from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
 
 PAD, OOV, FIRST_ID = 0, 1, 2
 
@@ -31,11 +36,16 @@ def fit_vocabulary(train_values: pd.Series | np.ndarray) -> pd.Index:
 
 def encode(values: pd.Series | np.ndarray, vocabulary: pd.Index) -> np.ndarray:
     """Ids of values, int32 of the same length; a value outside the vocabulary becomes OOV."""
+    return (_places(values, vocabulary) + FIRST_ID).astype(np.int32)
+
+
+def _places(values: pd.Series | np.ndarray, vocabulary: pd.Index) -> np.ndarray:
+    """Where values stand in a vocabulary, -1 for one that does not."""
     index = pd.Index(values)
     if vocabulary.inferred_type == "integer" and index.inferred_type != "integer":
         # Raw ids often arrive as text, and "42" must not be served as an unknown user.
         index = pd.Index(pd.to_numeric(index, errors="coerce"))
-    return (vocabulary.get_indexer(index) + FIRST_ID).astype(np.int32)
+    return vocabulary.get_indexer(index)
 
 
 @dataclass
@@ -66,6 +76,8 @@ class SparseField:
         return cls(name, fit_vocabulary(train_values))
 
     def column(self, embedding_dim: int) -> SparseFeat:
+        from preprocessing.inputs import SparseFeat
+
         return SparseFeat(self.name, len(self.vocabulary) + FIRST_ID, embedding_dim=embedding_dim, dtype="int32")
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
@@ -91,6 +103,8 @@ class VarLenField:
         return cls(name, fit_vocabulary(lists.explode()), max(max_length, 1))
 
     def column(self, embedding_dim: int) -> VarLenSparseFeat:
+        from preprocessing.inputs import SparseFeat, VarLenSparseFeat
+
         sparse = SparseFeat(self.name, len(self.vocabulary) + FIRST_ID, embedding_dim=embedding_dim, dtype="int32")
         return VarLenSparseFeat(sparse, maxlen=self.max_length, combiner="mean")
 
@@ -125,6 +139,8 @@ class NumberField:
         return cls(name, field.mean, MinMaxScaler.fit(field._filled(scaled_on)), log)
 
     def column(self, embedding_dim: int) -> DenseFeat:
+        from preprocessing.inputs import DenseFeat
+
         return DenseFeat(self.name, 1)
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
@@ -152,6 +168,8 @@ class MissingField:
     SUFFIX = "_missing"
 
     def column(self, embedding_dim: int) -> DenseFeat:
+        from preprocessing.inputs import DenseFeat
+
         return DenseFeat(self.name, 1)
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
@@ -171,6 +189,8 @@ class MeanField:
     scaler: MinMaxScaler
 
     def column(self, embedding_dim: int) -> DenseFeat:
+        from preprocessing.inputs import DenseFeat
+
         return DenseFeat(self.name, 1)
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
@@ -180,8 +200,7 @@ class MeanField:
 
 def look_up(values: pd.Series, keys: pd.Index, means: np.ndarray, prior: float) -> np.ndarray:
     """The mean of each value's key, float64 of the same length; the prior where the key is unknown."""
-    positions = keys.get_indexer(pd.Index(values))
-    return np.append(means, prior)[positions]
+    return np.append(means, prior)[_places(values, keys)]
 
 
 Field = SparseField | VarLenField | NumberField | MissingField | MeanField
@@ -204,6 +223,21 @@ class TowerEncoder:
             if source not in frame.columns:
                 raise UserError(f"encode: expected a column {source!r}, got {list(frame.columns)}; add it.")
         return {field.name: field.encode(frame) for field in self.fields}
+
+    @property
+    def id_column(self) -> str:
+        """The raw column that names a user or an item: the first of single values."""
+        return next(field.name for field in self.fields if isinstance(field, SparseField))
+
+    def unknown_values(self, frame: pd.DataFrame) -> list[dict[str, object]]:
+        """For each row, its raw values by column that training never saw: each becomes OOV."""
+        unknown: list[dict[str, object]] = [{} for _ in range(len(frame))]
+        for field in self.fields:
+            if isinstance(field, SparseField | VarLenField):
+                is_unknown = (field.encode(frame).reshape(len(frame), -1) == OOV).any(1)
+                for row in np.flatnonzero(is_unknown):
+                    unknown[row][field.name] = frame[field.name].iloc[row]
+        return unknown
 
 
 def save_encoders(path: Path, user_encoder: TowerEncoder, item_encoder: TowerEncoder) -> None:

@@ -185,6 +185,12 @@ def test_encoders_that_are_not_there_are_refused(tmp_path):
         load_encoders(tmp_path / "encoders.json")
 
 
+def test_the_mean_of_a_user_who_arrives_as_text_is_the_users_own():
+    field = MeanField("mean", "user_id", pd.Index([7, 42]), np.array([0.25, 1.0]), 0.5, MinMaxScaler(0.0, 1.0))
+    raw = pd.DataFrame({"user_id": ["42", "7", "8"]})
+    assert field.encode(raw)[:, 0].tolist() == [1.0, 0.25, 0.5]
+
+
 def test_whole_numbers_that_arrive_as_text_are_known():
     vocabulary = fit_vocabulary(pd.Series([7, 42]))
     assert encode(np.array(["42", "7", "8", "x"], dtype=object), vocabulary).tolist() == [3, 2, 1, 1]

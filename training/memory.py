@@ -1,6 +1,7 @@
 """The process's memory: how much it took, and how the C library hands it out."""
 
 import ctypes
+import os
 import sys
 
 import torch
@@ -33,6 +34,14 @@ def peak_memory_bytes() -> int | None:
         return None
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kibibytes if sys.platform == "darwin" else kibibytes * 1024
+
+
+def current_memory_bytes() -> int | None:
+    """The resident size of this process now; None where the system does not tell (all but Linux)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_gpu_memory_bytes(device: torch.device) -> int | None:

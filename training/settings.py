@@ -77,16 +77,16 @@ class TrainingSettings(ModelSettings):
         return {name: value for name, value in vars(self).items() if name not in left_out}
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """argparse whose mistakes are one line and exit code 2."""
+
     def error(self, message: str) -> None:
         self.exit(EXIT_USER_ERROR, f"{self.prog}: {message} (--help lists the flags)\n")
 
 
 def parse_settings(settings: type, arguments: list[str], presets: dict[str, dict], description: str):
     """Settings from flags; a preset changes defaults, and flags overrule it. Leaves with code 2 on a mistake."""
-    parser = _Parser(
-        description=description, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = Parser(description=description, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     if presets:
         parser.add_argument("--preset", choices=sorted(presets), help="a named set of settings; flags overrule it")
     of_models = parser.add_argument_group("settings of the models")
@@ -110,15 +110,24 @@ def parse_settings(settings: type, arguments: list[str], presets: dict[str, dict
 
 
 def command_line(main: Callable, settings: type, presets: dict[str, dict] | None = None) -> int:
-    """Run `main` on the settings of the command line; returns the exit code and turns mistakes into one line.
-
-    0 for a finished run, 1 for a loss that is no number, 2 for a user's mistake, 130 for a run that was stopped.
-    """
+    """Run a training script's `main` on the settings of the command line; returns the exit code."""
     description = (sys.modules["__main__"].__doc__ or "").split("\n")[0]
     chosen = parse_settings(settings, sys.argv[1:], presets or {}, description)
-    try:
+
+    def checked_main() -> None:
         chosen.check()
         main(chosen)
+
+    return exit_code(checked_main, "with --resume the same command goes on from the last checkpoint, if there is one.")
+
+
+def exit_code(main: Callable[[], None], advice: str) -> int:
+    """Run a command and turn mistakes into one line on stderr; `advice` is for who stopped it.
+
+    Returns 0 for a finished run, 1 for a loss that is no number, 2 for a user's mistake, 130 for a stopped one.
+    """
+    try:
+        main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -132,9 +141,6 @@ def command_line(main: Callable, settings: type, presets: dict[str, dict] | None
         print(f"\nstopped: {stop}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
-        print(
-            "\nstopped; with --resume the same command goes on from the last checkpoint, if there is one.",
-            file=sys.stderr,
-        )
+        print(f"\nstopped; {advice}", file=sys.stderr)
         return EXIT_INTERRUPTED
     return EXIT_OK
