@@ -1,0 +1,214 @@
+"""Encode a run's items and make an index of them.
+
+    python -m serving.build_index --run runs/movielens-IntTower-strict-seed1023 --dtype float16
+
+The index appears when all items are encoded. A build that was stopped goes on where it stood, if run, items and dtype
+are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from model.settings import levels
+from preprocessing.alibaba import locate_alibaba, read_alibaba
+from preprocessing.amazon import locate_amazon, read_amazon
+from preprocessing.errors import UserError
+from preprocessing.files import write_array, write_atomically
+from preprocessing.movielens import locate_movielens, read_movielens
+from serving.index_files import (
+    HEADS,
+    IDS,
+    MANIFEST,
+    SCALES,
+    Form,
+    Manifest,
+    new_name,
+    only_writer,
+    read_manifest,
+    segment_entry,
+    write_manifest,
+)
+from serving.item_index import ItemIndex, as_ids
+from serving.quantisation import DTYPES, quantise
+from serving.trained_run import BATCH, TrainedRun, load_run
+from training.settings import Parser, exit_code
+
+BUILDING, PROGRESS = "building", "progress.json"
+
+
+def build_index(run: TrainedRun, items: pd.DataFrame, folder: str | Path, dtype: str = "float32") -> ItemIndex:
+    """Encode raw items in batches and put them into an index, in place of any that stood there.
+
+    Args:
+        run: what encodes them.
+        items: a row each, with the raw columns of the item tower; the run's `item_id` names them.
+        folder: where the index will stand.
+        dtype: float32, float16 or int8; see serving/quantisation.py.
+    Raises UserError where an item has no id, an id occurs twice, a column is missing, or a number is not finite.
+    """
+    folder = Path(folder)
+    if run.item_id not in items.columns:
+        raise UserError(f"items: expected a column {run.item_id!r}, got {list(items.columns)}; add it.")
+    ids = as_ids(_typed(items[run.item_id], run))
+    order = np.argsort(ids, kind="stable")
+    ids, items = ids[order], items.iloc[order]
+    with only_writer(folder):
+        place = folder / BUILDING
+        _encode_into(place, run, items, ids, dtype)
+        write_array(place / IDS, ids)
+        (place / PROGRESS).unlink(missing_ok=True)
+        named = place.rename(folder / new_name())
+        generation = read_manifest(folder).generation + 1 if (folder / MANIFEST).exists() else 0
+        write_manifest(folder, Manifest(form_of(run, dtype), generation, [segment_entry(named)] if len(ids) else []))
+    return ItemIndex(folder, run.checkpoint)
+
+
+def _typed(ids: pd.Series, run: TrainedRun) -> pd.Series:
+    """Ids in the type that training saw them in: whole numbers come out of a CSV file as text."""
+    vocabulary = next(field.vocabulary for field in run.item_encoder.fields if field.name == run.item_id)
+    if vocabulary.inferred_type != "integer" or ids.dtype.kind == "i":
+        return ids
+    numbers = pd.to_numeric(ids, errors="coerce")
+    if (numbers % 1 != 0).any():
+        odd = ids[numbers % 1 != 0].iloc[0]
+        raise UserError(f"items: expected whole numbers as {run.item_id}, got {odd!r}; mend or remove its row.")
+    return numbers.astype(np.int64)
+
+
+def form_of(run: TrainedRun, dtype: str) -> Form:
+    """The form of an index of this run's items."""
+    heads = run.heads
+    return Form(
+        model=type(heads.model).__name__,
+        checkpoint=run.checkpoint,
+        item_id=run.item_id,
+        dtype=dtype,
+        num_user_heads=heads.num_user_heads,
+        num_heads=heads.num_heads,
+        head_dim=heads.head_dim,
+        bias=heads.bias,
+    )
+
+
+def _encode_into(place: Path, run: TrainedRun, items: pd.DataFrame, ids: np.ndarray, dtype: str) -> None:
+    """Write the heads, and the scales of int8, of all items, from where an earlier call of the same kind stopped."""
+    identity = _identity(run, items, dtype)
+    done = _done(place, identity)
+    if not done:
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+    shape = (run.heads.num_heads, len(items), run.heads.head_dim)
+    heads = _opened(place / HEADS, shape, dtype, done)
+    scales = _opened(place / SCALES, shape[1:2], "float32", done) if dtype == "int8" else None
+    with tqdm(total=len(items), initial=done, desc="items", unit="item", unit_scale=True, disable=None) as bar:
+        for start in range(done, len(items), BATCH):
+            rows = slice(start, start + BATCH)
+            encoded = run.encode_items(items.iloc[rows])
+            if not np.isfinite(encoded).all():
+                first = ids[start + np.flatnonzero(~np.isfinite(encoded).all(axis=(0, 2)))[0]]
+                raise UserError(f"items: expected finite heads, got NaN or infinite ones for {run.item_id} {first}.")
+            heads[:, rows], of_rows = quantise(encoded, dtype)
+            if scales is not None:
+                scales[rows] = of_rows
+                scales.flush()
+            heads.flush()
+            state = {"identity": identity, "done": min(start + BATCH, len(items))}
+            write_atomically(place / PROGRESS, json.dumps(state).encode())
+            bar.update(encoded.shape[1])
+
+
+def _opened(path: Path, shape: tuple, dtype: str, done: int) -> np.memmap:
+    mode = "r+" if done else "w+"
+    return np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=None if done else shape)
+
+
+def _identity(run: TrainedRun, items: pd.DataFrame, dtype: str) -> str:
+    hashes = pd.util.hash_pandas_object(items, index=False).to_numpy()
+    kind = json.dumps([run.checkpoint, dtype, list(items.columns)])
+    return hashlib.sha256(kind.encode() + hashes.tobytes()).hexdigest()
+
+
+def _done(place: Path, identity: str) -> int:
+    """How many items a stopped build of the same kind has encoded."""
+    try:
+        state = json.loads((place / PROGRESS).read_bytes())
+        return state["done"] if state["identity"] == identity else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+# The raw items of a dataset, found as its training script finds them, by the column that names an item.
+ITEM_TABLES = {
+    "movie_id": lambda data: read_movielens(locate_movielens(data)).movies,
+    "asin": lambda data: read_amazon(*locate_amazon(data)).items,
+    "adgroup_id": lambda data: read_alibaba(locate_alibaba(data)).items,
+}
+
+
+def read_items(run: TrainedRun, path: str | None, data: str | None, constants: dict[str, str]) -> pd.DataFrame:
+    """Raw items: of a CSV file, or else of the dataset that the run was trained on; constants are added as columns."""
+    if path is not None:
+        try:
+            items = pd.read_csv(path, dtype=str, keep_default_na=False)
+        except (ValueError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{path}: expected a CSV file with a header, got one that cannot be read ({error})."
+            ) from error
+    elif run.item_id in ITEM_TABLES:
+        items = ITEM_TABLES[run.item_id](data)
+    else:
+        raise UserError(f"--items: expected a CSV file with a column {run.item_id!r}, got none; name one.")
+    return items.assign(**constants)
+
+
+def constant(text: str) -> tuple[str, str]:
+    """Parse `pid=430548_1007`."""
+    column, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected COLUMN=VALUE, got {text!r}")
+    return column, value
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Build the index and say what it is."""
+    run = load_run(arguments.run, arguments.levels)
+    items = read_items(run, arguments.items, arguments.data, dict(arguments.set))
+    folder = Path(arguments.output or Path(arguments.run) / "index")
+    index = build_index(run, items, folder, arguments.dtype)
+    form = index.form
+    print(
+        f"{folder}: {len(index):,} items, {form.num_heads} x {form.head_dim} heads of {form.dtype}, "
+        f"{index.bytes_per_item} bytes each"
+    )
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--run", required=True, help="the folder of a training run")
+    parser.add_argument(
+        "--items", help="a CSV file with the raw columns of the item tower; else the dataset's own items"
+    )
+    parser.add_argument("--data", help="where the dataset lies, as for its training script")
+    parser.add_argument(
+        "--set", type=constant, action="append", default=[], metavar="COLUMN=VALUE", help="a column of one value"
+    )
+    parser.add_argument("--output", help="the folder of the index (default RUN/index)")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="how an item's heads are kept")
+    parser.add_argument("--levels", default="all", type=levels, help="IntTower: levels to serve: all, last, or 0,2")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    chosen = parse(sys.argv[1:])
+    sys.exit(exit_code(lambda: main(chosen), "the same command goes on where it stood."))

@@ -1,0 +1,399 @@
+"""Items encoded ahead, kept in a folder: scored for a user, ranked, and updated while others read.
+
+numpy alone: neither torch nor the model is needed to score. A user is what `TrainedRun.encode_users` or an exported
+user tower gives: heads (Q, K), or (B, Q, K) for a batch of users. serving/build_index.py makes an index of a run.
+
+Shapes: B users, Q user heads, N items, C candidates, G item heads, K head size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from preprocessing.errors import UserError
+from serving.index_files import (
+    MANIFEST,
+    Form,
+    Manifest,
+    Segment,
+    only_writer,
+    open_segment,
+    read_manifest,
+    with_removed,
+    write_manifest,
+    write_segment,
+)
+from serving.maxsim import maxsim
+from serving.quantisation import quantise
+
+CHUNK = 2**14  # scores among which the best are looked for at once
+USERS_AT_ONCE = 16  # whose scores of all items are held at once
+
+
+class ItemIndex:
+    """An index in a folder, as it was when it was opened or last refreshed.
+
+    Requests may come from several threads, beside updates from others: each sees one generation.
+
+    Args:
+        folder: where the index stands.
+        checkpoint: the `checkpoint` of the TrainedRun whose users will be scored; None takes an index of any.
+        verify: compare the checksums of all files, which reads them once.
+    Raises UserError where the folder holds no index, a damaged one, or one of other weights.
+    """
+
+    def __init__(self, folder: str | Path, checkpoint: str | None = None, verify: bool = True):
+        self.folder, self.checkpoint, self.verify = Path(folder), checkpoint, verify
+        self._snapshot = self._open(None)
+
+    @property
+    def form(self) -> Form:
+        """What model the items are of, and in what form."""
+        return self._snapshot.manifest.form
+
+    @property
+    def generation(self) -> int:
+        """Counts the updates."""
+        return self._snapshot.manifest.generation
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The ids of all items, ascending."""
+        snapshot = self._snapshot
+        return np.sort(snapshot.ids[snapshot.in_force])
+
+    @property
+    def bytes_per_item(self) -> int:
+        """Of heads and scale, without the id."""
+        form = self.form
+        scale = 4 if form.dtype == "int8" else 0
+        return form.num_heads * form.head_dim * np.dtype(form.dtype).itemsize + scale
+
+    def __len__(self) -> int:
+        return self._snapshot.num_in_force
+
+    def __contains__(self, item_id) -> bool:
+        return bool(self._snapshot.rows_of([item_id])[0] >= 0)
+
+    def refresh(self) -> bool:
+        """See what others have updated since; returns whether there was anything."""
+        snapshot = self._open(self._snapshot)
+        is_another = snapshot is not self._snapshot
+        self._snapshot = snapshot
+        return is_another
+
+    def score(self, user: np.ndarray, candidate_ids: np.ndarray | list) -> np.ndarray:
+        """Logits of candidates: (C,) for one user, (B, C) for a batch; -inf for an id that is not in the index.
+
+        Args:
+            user: heads (Q, K) of one user, or (B, Q, K).
+            candidate_ids: (C,) for all users, or (B, C); an id may occur twice.
+        Raises UserError for heads of another shape, or heads that are not finite.
+        """
+        snapshot = self._snapshot
+        users, is_one = self._users(user)
+        candidate_ids = np.asarray(candidate_ids)
+        if candidate_ids.ndim == 2 and not is_one and len(candidate_ids) == len(users):
+            rows = (snapshot.rows_of(ids) for ids in candidate_ids)
+            scores = [snapshot.score(user[None], its)[0] for user, its in zip(users, rows, strict=True)]
+            return np.stack(scores) if scores else np.empty(candidate_ids.shape, np.float32)
+        if candidate_ids.ndim != 1:
+            raise UserError(
+                f"candidate_ids: expected a list of ids, or one for each of {len(users)} users, got an array of shape "
+                f"{candidate_ids.shape}."
+            )
+        scores = snapshot.score(users, snapshot.rows_of(candidate_ids))
+        return scores[0] if is_one else scores
+
+    def top_k(self, user: np.ndarray, k: int, candidates: np.ndarray | list | None = None) -> TopK | list[TopK]:
+        """The k items with the highest logits, the highest first; equal ones by id, ascending.
+
+        Exact. Fewer than k come back where there are fewer; an id that is not in the index is passed over, one that
+        occurs twice counts once.
+
+        Args:
+            user: heads (Q, K), for which one TopK comes back, or (B, Q, K), for which a list of them does.
+            candidates: (C,) ids to choose from; None chooses from all items.
+        Raises UserError for a k below 1, or heads of another shape or not finite.
+        """
+        if k < 1:
+            raise UserError(f"k: expected at least 1, got {k}.")
+        snapshot = self._snapshot
+        users, is_one = self._users(user)
+        rows = None
+        if candidates is not None:
+            rows = np.unique(snapshot.rows_of(np.asarray(candidates)))
+            rows = rows[rows >= 0]
+        best = []
+        for start in range(0, len(users), USERS_AT_ONCE):
+            for scores in snapshot.score(users[start : start + USERS_AT_ONCE], rows):
+                ids = snapshot.ids if rows is None else snapshot.ids[rows]
+                places = best_places(scores, ids, k)
+                best.append(TopK(ids[places], scores[places]))
+        return best[0] if is_one else best
+
+    def put(self, ids: np.ndarray | list, heads: np.ndarray) -> None:
+        """Add items, or replace those whose ids are there; readers see all of them or none.
+
+        Args:
+            ids: (N,), each once.
+            heads: (G, N, K) as `TrainedRun.encode_items` gives them.
+        Raises UserError for other shapes, an id that occurs twice, or numbers that are not finite.
+        """
+        with only_writer(self.folder):
+            current = self._open(self._snapshot)
+            ids, heads, scales = _checked(ids, heads, current)
+            self._publish(current, ids, heads, scales)
+        self.refresh()
+
+    def remove(self, ids: np.ndarray | list) -> int:
+        """Remove items; returns how many were there."""
+        with only_writer(self.folder):
+            current = self._open(self._snapshot)
+            rows = np.unique(current.rows_of(np.asarray(ids)))
+            rows = rows[rows >= 0]
+            if len(rows):
+                form = current.manifest.form
+                nothing = np.empty((form.num_heads, 0, form.head_dim), np.float32)
+                self._publish(current, current.ids[:0], *quantise(nothing, form.dtype), leaving=rows)
+        self.refresh()
+        return len(rows)
+
+    def _publish(self, current: _Snapshot, ids, heads, scales, leaving: np.ndarray | None = None) -> None:
+        """Write a generation in which some items are put and some rows are gone.
+
+        Small segments are merged as they come, so that there are never more than a few: what is written joins those
+        before it that are not more than twice its size, and a segment of which most is removed is written anew.
+        """
+        generation = current.manifest.generation + 1
+        if leaving is None:
+            rows = current.rows_of(ids)
+            leaving = np.sort(rows[rows >= 0])
+        entries, joined = [], [(ids, heads, scales)]
+        for entry, segment, first in zip(current.manifest.entries, current.segments, current.firsts, strict=True):
+            local = leaving[(leaving >= first) & (leaving < first + len(segment))] - first
+            removed = np.union1d(segment.removed, local)
+            if 2 * len(removed) > len(segment):
+                joined.append(_left(segment, removed))
+            elif len(local):
+                entries.append((with_removed(self.folder, entry, removed, generation), segment, removed))
+            else:
+                entries.append((entry, segment, removed))
+        size = sum(len(part[0]) for part in joined)
+        while size and entries and len(entries[-1][1]) - len(entries[-1][2]) <= 2 * size:
+            _, segment, removed = entries.pop()
+            joined.append(_left(segment, removed))
+            size += len(joined[-1][0])
+        kept = [entry for entry, _, _ in entries]
+        if size:
+            kept.append(write_segment(self.folder, *_merged(joined)))
+        write_manifest(self.folder, Manifest(current.manifest.form, generation, kept))
+
+    def _open(self, known: _Snapshot | None) -> _Snapshot:
+        """The generation that is in force now; segments that are open already are not read again."""
+        while True:
+            manifest = read_manifest(self.folder)
+            if self.checkpoint is not None and manifest.form.checkpoint != self.checkpoint:
+                raise UserError(
+                    f"{self.folder}: expected an index of the weights that encode the users ({self.checkpoint[:12]}), "
+                    f"got one of others ({manifest.form.checkpoint[:12]}); build it anew."
+                )
+            if known is not None and known.manifest == manifest:
+                return known
+            opened = {} if known is None else known.opened()
+            try:
+                segments = [
+                    opened.get(_key(entry)) or open_segment(self.folder, entry, manifest.form, self.verify)
+                    for entry in manifest.entries
+                ]
+            except FileNotFoundError as error:
+                if read_manifest(self.folder) == manifest:
+                    raise UserError(
+                        f"{error.filename}: expected a file of the index, got none; build the index anew."
+                    ) from error
+                continue  # an update came in between and removed what it replaced
+            return _Snapshot(manifest, segments)
+
+    def _users(self, user: np.ndarray) -> tuple[np.ndarray, bool]:
+        """(B, Q, K) float32, and whether it was one user's."""
+        form = self.form
+        users = np.asarray(user, dtype=np.float32)
+        is_one = users.ndim == 2
+        users = users[None] if is_one else users
+        if users.shape[1:] != (form.num_user_heads, form.head_dim):
+            raise UserError(
+                f"user: expected heads of shape ({form.num_user_heads}, {form.head_dim}), or a batch of them, got "
+                f"{np.shape(user)}; encode the user with the run that the index is of."
+            )
+        if not np.isfinite(users).all():
+            raise UserError("user: expected finite heads, got NaN or infinite ones; look at the user's features.")
+        return users, is_one
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The best items of a user, the best first: `ids` (k,) and their `scores` (k,), which are logits."""
+
+    ids: np.ndarray
+    scores: np.ndarray
+
+
+def create_index(folder: str | Path, form: Form) -> None:
+    """An index without items, in place of any that stood there."""
+    folder = Path(folder)
+    with only_writer(folder):
+        generation = read_manifest(folder).generation + 1 if (folder / MANIFEST).exists() else 0
+        write_manifest(folder, Manifest(form, generation, []))
+
+
+def best_places(scores_N: np.ndarray, ids_N: np.ndarray, k: int) -> np.ndarray:
+    """Where the k highest scores stand, the highest first, equal ones by id; those of -inf are passed over."""
+    found, least = np.empty(0, np.int64), np.finfo(np.float32).min
+    for start in range(0, len(scores_N), CHUNK):
+        # Once there are k, few of a chunk reach the last of them.
+        reaching = np.flatnonzero(scores_N[start : start + CHUNK] >= least)
+        if not len(reaching):
+            continue
+        found = np.append(found, reaching + start)
+        scores = scores_N[found]
+        if len(found) > k:
+            found = found[scores >= np.partition(scores, len(scores) - k)[len(scores) - k]]
+            least = scores_N[found].min()
+        # Ties may pile up beyond k: they are settled by id here, and once more with those to come.
+        found = found[np.lexsort((ids_N[found], -scores_N[found]))][:k]
+    return found
+
+
+class _Snapshot:
+    """One generation, opened. Rows are numbered through all segments, those that are removed included."""
+
+    def __init__(self, manifest: Manifest, segments: list[Segment]):
+        self.manifest, self.segments = manifest, segments
+        sizes = [len(segment) for segment in segments]
+        self.firsts = [int(first) for first in np.cumsum([0, *sizes])[:-1]]
+        ids = [segment.ids for segment in segments]
+        self.ids = np.concatenate(ids) if ids else np.empty(0, np.int64)
+        kept = [segment.in_force() for segment in segments]
+        self.in_force = np.concatenate(kept) if kept else np.empty(0, bool)
+        self.num_in_force = int(self.in_force.sum())
+        self._row_of_id = _RowOfId(self.ids, np.flatnonzero(self.in_force))
+
+    def opened(self) -> dict[tuple, Segment]:
+        """The open segments by what their entries say of them."""
+        return {_key(entry): segment for entry, segment in zip(self.manifest.entries, self.segments, strict=True)}
+
+    def rows_of(self, ids) -> np.ndarray:
+        """(C,) the row of each id, -1 where it is not in the index."""
+        return self._row_of_id(np.asarray(ids))
+
+    def score(self, users_BQK: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+        """Logits (B, C) of rows, or (B, N) of all where `rows` is None; -inf for row -1 and for removed rows."""
+        size = len(self.ids) if rows is None else len(rows)
+        scores = np.full((len(users_BQK), size), -np.inf, np.float32)
+        for segment, first in zip(self.segments, self.firsts, strict=True):
+            if rows is None:
+                scores[:, first : first + len(segment)] = maxsim(users_BQK, segment.heads, segment.scales)
+                continue
+            here = (rows >= first) & (rows < first + len(segment))
+            # All candidates in one segment is the common case, and needs no mask.
+            here = slice(None) if here.all() else here
+            scores[:, here] = maxsim(users_BQK, segment.heads, segment.scales, rows[here] - first)
+        scores += np.float32(self.manifest.form.bias)
+        if rows is None and self.num_in_force < size:
+            scores[:, ~self.in_force] = -np.inf
+        return scores
+
+
+class _RowOfId:
+    """Looks ids up: in a table where they are whole numbers that lie close, else by hash."""
+
+    def __init__(self, ids: np.ndarray, rows: np.ndarray):
+        self.ids, self.rows = ids, rows
+        self.table = self.hashed = None
+        if ids.dtype.kind == "i" and len(rows):
+            kept = ids[rows]
+            self.least, largest = int(kept.min()), int(kept.max())
+            if largest - self.least < 8 * len(rows) + 2**16:
+                self.table = np.full(largest - self.least + 2, -1, np.int64)  # the last place stands for all others
+                self.table[kept - self.least] = rows
+
+    def __call__(self, wanted: np.ndarray) -> np.ndarray:
+        if not len(self.rows) or not len(wanted):
+            return np.full(len(wanted), -1, np.int64)
+        wanted = _like(self.ids, wanted)
+        if self.table is not None:
+            places = wanted - self.least
+            outside = (places < 0) | (places >= len(self.table) - 1)
+            return self.table[np.where(outside, -1, places)]
+        if self.hashed is None:  # half a second for a million: made when it is first asked for
+            self.hashed = pd.Index(self.ids[self.rows])
+        found = self.hashed.get_indexer(pd.Index(wanted))
+        return np.where(found >= 0, self.rows[found], -1)
+
+
+def _like(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Ids as a request brings them, in the type of the index's; raw whole numbers often arrive as text."""
+    if ids.dtype.kind == "i":
+        if wanted.dtype.kind == "i":
+            return wanted.astype(np.int64, copy=False)
+        numbers = pd.to_numeric(pd.Series(wanted), errors="coerce")
+        whole = numbers.where((numbers % 1 == 0) & (numbers.abs() < 2**53))
+        return whole.fillna(-(2**62)).to_numpy(np.int64)  # no id: no table reaches there
+    return wanted.astype(str)
+
+
+def _key(entry: dict) -> tuple:
+    return entry["name"], entry["removed"]
+
+
+def _checked(ids, heads: np.ndarray, current: _Snapshot) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """New items in the order of their ids, in the index's own types."""
+    form = current.manifest.form
+    ids, heads = as_ids(ids), np.asarray(heads, dtype=np.float32)
+    if heads.shape != (form.num_heads, len(ids), form.head_dim):
+        raise UserError(
+            f"heads: expected shape ({form.num_heads}, {len(ids)}, {form.head_dim}), got {heads.shape}; encode the "
+            "items with the run that the index is of."
+        )
+    if len(current.ids) and ids.dtype.kind != current.ids.dtype.kind:
+        raise UserError(f"ids: expected ids like {current.ids[0]!r}, got ones like {ids[0]!r}.")
+    if not np.isfinite(heads).all():
+        first = ids[np.flatnonzero(~np.isfinite(heads).all(axis=(0, 2)))[0]]
+        raise UserError(f"heads: expected finite numbers, got NaN or infinite ones for item {first}.")
+    order = np.argsort(ids, kind="stable")
+    return ids[order], *quantise(heads[:, order], form.dtype)
+
+
+def as_ids(values) -> np.ndarray:
+    """Item ids as they are stored, (N,) int64 or text; raises UserError where one is missing or occurs twice."""
+    values = pd.Series(np.asarray(values))
+    if values.isna().any():
+        raise UserError(f"ids: expected an id for each item, got none in row {int(values.isna().argmax())}.")
+    if values.dtype.kind == "f" and (values % 1 == 0).all():
+        values = values.astype(np.int64)
+    ids = values.to_numpy(np.int64) if values.dtype.kind in "iu" else values.to_numpy(str)
+    repeated = values[values.duplicated()]
+    if len(repeated):
+        raise UserError(f"ids: expected each item once, got {repeated.iloc[0]} twice.")
+    return ids
+
+
+def _left(segment: Segment, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """What of a segment stays when rows are removed."""
+    kept = np.delete(np.arange(len(segment)), removed)
+    scales = None if segment.scales is None else segment.scales[kept]
+    return segment.ids[kept], segment.heads.take(kept, axis=1), scales
+
+
+def _merged(parts: list[tuple]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Items of several parts as one, in the order of their ids."""
+    parts = [part for part in parts if len(part[0])]
+    ids = np.concatenate([part[0] for part in parts])
+    order = np.argsort(ids, kind="stable")
+    heads = np.concatenate([part[1] for part in parts], axis=1).take(order, axis=1)
+    scales = None if parts[0][2] is None else np.concatenate([part[2] for part in parts])[order]
+    return ids[order], heads, scales

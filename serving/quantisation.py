@@ -1,0 +1,36 @@
+"""Item heads in fewer bytes: float32 as they are, float16, or int8 with a scale per item."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from preprocessing.errors import UserError
+
+DTYPES = ("float32", "float16", "int8")
+
+
+def quantise(heads_GNK: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Heads in a dtype of DTYPES, and for int8 the scales (N,) float32 that give them back.
+
+    A scale serves all heads of an item: the score of an item is then scaled once, and what one head needs of the range
+    costs the others little. Raises UserError where a dtype is unknown or a number does not fit into float16.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}.")
+    if dtype == "int8":
+        largest_N = np.abs(heads_GNK).max(axis=(0, 2), initial=0.0)
+        scales_N = np.where(largest_N > 0, largest_N / 127, 1.0).astype(np.float32)
+        return np.rint(heads_GNK / scales_N[:, None]).astype(np.int8), scales_N
+    with np.errstate(over="ignore"):
+        stored = heads_GNK.astype(dtype)
+    if not np.isfinite(stored).all():
+        raise UserError(
+            f"dtype: expected numbers that fit into {dtype}, got one of {np.abs(heads_GNK).max():.3g}; use float32."
+        )
+    return stored, None
+
+
+def restore(stored_GNK: np.ndarray, scales_N: np.ndarray | None) -> np.ndarray:
+    """The heads that stored ones stand for, float32."""
+    heads_GNK = stored_GNK.astype(np.float32)
+    return heads_GNK if scales_N is None else heads_GNK * scales_N[:, None]

@@ -1,0 +1,126 @@
+"""A finished training run as it is served: raw rows in, heads of users and items out."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from model import MODELS, model_class
+from model.settings import taken_fields
+from preprocessing.encode import TowerEncoder, load_encoders
+from preprocessing.errors import UserError
+from serving.heads import Heads, Levels
+from training.checkpoint import load_checkpoint
+from training.report import ENCODERS
+from training.trainer import CHECKPOINT
+
+BATCH = 16384  # rows that are encoded at once
+
+
+@dataclass
+class TrainedRun:
+    """What a run's folder holds, ready to encode raw rows on the CPU.
+
+    `checkpoint` is a sha256 over the weights that are served and the levels: an index made of others does not fit.
+    """
+
+    folder: Path
+    heads: Heads
+    user_encoder: TowerEncoder
+    item_encoder: TowerEncoder
+    checkpoint: str
+
+    @property
+    def item_id(self) -> str:
+        """The raw column that names an item."""
+        return self.item_encoder.id_column
+
+    @property
+    def user_id(self) -> str:
+        """The raw column that names a user."""
+        return self.user_encoder.id_column
+
+    def encode_users(self, frame: pd.DataFrame) -> np.ndarray:
+        """Heads (B, Q, K) float32 of raw users, a row each; a value that training never saw counts as unknown."""
+        return self._encode(self.user_encoder, self.heads.user, frame)
+
+    def encode_items(self, frame: pd.DataFrame) -> np.ndarray:
+        """Heads (G, N, K) float32 of raw items, a row each; a value that training never saw counts as unknown."""
+        return np.ascontiguousarray(self._encode(self.item_encoder, self.heads.item, frame).transpose(1, 0, 2))
+
+    @torch.inference_mode()
+    def _encode(self, encoder: TowerEncoder, tower, frame: pd.DataFrame) -> np.ndarray:
+        batches = [frame.iloc[i : i + BATCH] for i in range(0, max(len(frame), 1), BATCH)]
+        features = ({name: torch.from_numpy(v) for name, v in encoder.encode(rows).items()} for rows in batches)
+        return torch.cat([tower(rows) for rows in features]).numpy()
+
+
+@dataclass
+class TrainedModel:
+    """A model of any kind with the weights of its best epoch, in evaluation mode on the CPU, and its encoders."""
+
+    folder: Path
+    model: nn.Module
+    user_encoder: TowerEncoder
+    item_encoder: TowerEncoder
+    identity: dict
+
+
+def load_run(folder: str | Path, levels: Levels = "all") -> TrainedRun:
+    """Read a run that a training script left, with the weights of its best epoch.
+
+    Args:
+        folder: the script's --output, which holds checkpoint.pt and encoders.json.
+        levels: see Heads.
+    Raises UserError where the folder holds no run, or one of a model whose towers are not apart.
+    """
+    trained = load_model(folder)
+    checkpoint = _sha256(trained.model.state_dict(), levels)
+    heads = Heads(trained.model, levels)
+    return TrainedRun(trained.folder, heads, trained.user_encoder, trained.item_encoder, checkpoint)
+
+
+def load_model(folder: str | Path) -> TrainedModel:
+    """Read the model of a run, of whatever kind. Raises UserError where the folder holds no run of this version."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: expected the folder of a training run, got none; train first, or check the path.")
+    state = load_checkpoint(folder / CHECKPOINT)
+    identity, weights = state["identity"], state.get("best_model")
+    if identity.get("model") not in MODELS:
+        raise UserError(f"{folder}: expected one of {', '.join(MODELS)}, got {identity.get('model')!r}.")
+    if not weights:
+        raise UserError(f"{folder}: expected the weights of a whole epoch, got none yet; go on training with --resume.")
+    encoders = load_encoders(folder / ENCODERS)
+    model_type = model_class(identity["model"])
+    try:
+        options = {
+            option: tuple(value) if isinstance(value, list) else value
+            for name, option in taken_fields(model_type).items()
+            for value in [identity[name]]
+        }
+        user_columns, item_columns = (encoder.columns(identity["embedding_dim"]) for encoder in encoders)
+        model = model_type.from_columns(user_columns, item_columns, **options)
+        model.load_state_dict(weights)
+    except KeyError as error:
+        raise UserError(f"{folder}: expected a run of this version, got no setting {error}; train again.") from error
+    except RuntimeError as error:  # torch lists every weight that is missing, too many or of another shape
+        raise UserError(
+            f"{folder}: expected weights that fit {ENCODERS} and this version's {model_type.__name__}, got others; "
+            "train again."
+        ) from error
+    return TrainedModel(folder, model.eval(), *encoders, identity)
+
+
+def _sha256(weights: dict[str, torch.Tensor], levels: Levels) -> str:
+    digest = hashlib.sha256(repr(levels).encode())
+    for name, value in sorted(weights.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,122 @@
+"""ONNX: exported towers and scorer give torch's numbers, in a process without torch."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from served import trained
+from shell import PROJECT, assert_refused, run
+
+from preprocessing.errors import UserError
+from preprocessing.movielens import read_movielens
+from serving.build_index import build_index
+from serving.export import export
+from serving.exported import MANIFEST, USER_TOWER, ExportedRun
+from serving.maxsim import maxsim
+from serving.trained_run import load_run
+
+# Python without torch: one that has none, where the checks have made one, else this one with torch shut out.
+SERVING_PYTHON = os.environ.get("INTTOWER_SERVING_PYTHON")
+SHUT_OUT = "" if SERVING_PYTHON else "import sys; sys.modules['torch'] = None\n"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, sample_folder):
+    return load_run(trained(tmp_path_factory.mktemp("run"), sample_folder))
+
+
+@pytest.fixture(scope="module")
+def exported(served, tmp_path_factory):
+    return export(served, tmp_path_factory.mktemp("export") / "onnx")
+
+
+@pytest.fixture(scope="module")
+def raw(sample_folder):
+    return read_movielens(sample_folder)
+
+
+def test_exported_towers_give_torchs_heads_for_any_number_of_rows(served, exported, raw):
+    onnx = ExportedRun(exported)
+    assert onnx.checkpoint == served.checkpoint
+    for rows in (0, 1, 7, len(raw.movies)):
+        np.testing.assert_allclose(
+            onnx.encode_items(raw.movies[:rows]), served.encode_items(raw.movies[:rows]), atol=1e-4
+        )
+        np.testing.assert_allclose(
+            onnx.encode_users(raw.users[:rows]), served.encode_users(raw.users[:rows]), atol=1e-4
+        )
+
+
+def test_the_exported_scorer_gives_the_scores_of_the_index(served, exported, raw):
+    users, items = served.encode_users(raw.users[:3]), served.encode_items(raw.movies)
+    expected = maxsim(users, items) + served.heads.bias
+    np.testing.assert_allclose(ExportedRun(exported).score(users, items), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["DSSM", "DAT"])
+def test_models_of_one_vector_are_exported_too(sample_folder, raw, tmp_path, model):
+    served = load_run(trained(tmp_path / "run", sample_folder, model))
+    onnx = ExportedRun(export(served, tmp_path / "onnx"))
+    users, items = onnx.encode_users(raw.users[:4]), onnx.encode_items(raw.movies)
+    expected = maxsim(served.encode_users(raw.users[:4]), served.encode_items(raw.movies)) + served.heads.bias
+    np.testing.assert_allclose(onnx.score(users, items), expected, atol=1e-4)
+
+
+def test_unknown_ids_and_missing_values_are_served_as_unknown(served, exported):
+    users = pd.DataFrame({"user_id": ["7", "nobody"], "gender": ["F", None], "age": [25, None], "occupation": [1, 99]})
+    heads = ExportedRun(exported).encode_users(users)
+    np.testing.assert_allclose(heads, served.encode_users(users), atol=1e-4)
+
+
+def test_without_torch_an_exported_run_and_an_index_rank_as_with_it(served, exported, raw, tmp_path):
+    index = build_index(served, raw.movies, tmp_path / "index")
+    user = raw.users[raw.users["user_id"] == 5]
+    code = (
+        SHUT_OUT
+        + f"""
+import pandas as pd
+from serving.exported import ExportedRun
+from serving.item_index import ItemIndex
+run, index = ExportedRun({str(exported)!r}), ItemIndex({str(tmp_path / "index")!r})
+assert index.form.checkpoint == run.checkpoint
+best = index.top_k(run.encode_users(pd.DataFrame({user.to_dict("list")!r}))[0], 5)
+index.remove(best.ids[:1])
+print(*best.ids, *index.top_k(run.encode_users(pd.DataFrame({user.to_dict("list")!r}))[0], 4).ids)
+"""
+    )
+    expected = index.top_k(served.encode_users(user)[0], 5).ids.tolist()
+    result = subprocess.run([SERVING_PYTHON or sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert [int(number) for number in result.stdout.split()] == expected + expected[1:]
+
+
+def test_an_altered_file_a_missing_one_and_another_folder_are_refused(served, tmp_path):
+    folder = export(served, tmp_path / "onnx")
+    tower = folder / USER_TOWER
+    content = tower.read_bytes()
+    tower.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match="expected the sha256"):
+        ExportedRun(folder)
+    tower.unlink()
+    with pytest.raises(UserError, match="expected a file of an exported run, got none"):
+        ExportedRun(folder)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(UserError, match="expected format 1, got 99"):
+        ExportedRun(folder)
+    with pytest.raises(UserError, match="expected a file of an exported run, got none"):
+        ExportedRun(tmp_path)
+
+
+def test_the_command_exports_once_and_never_over_something(served, tmp_path):
+    command = ["-m", "serving.export", "--run", served.folder, "--output", tmp_path / "onnx"]
+    result = run(*command)
+    assert result.returncode == 0, result.stderr
+    assert "user_tower.onnx" in result.stdout
+    assert result.stderr == ""
+    ExportedRun(tmp_path / "onnx")
+    assert_refused(run(*command), "expected a name that is free")

@@ -1,0 +1,269 @@
+"""The item index: exact answers, updates that readers see whole, files that are checked."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+from served import form, heads, index_of, plain_scores, users
+
+import serving.item_index
+from preprocessing.errors import UserError
+from serving.index_files import HEADS, MANIFEST, read_manifest
+from serving.item_index import ItemIndex, best_places, create_index
+
+IDS = [10, 3, 7, 100, 5]
+
+
+@pytest.fixture
+def index(tmp_path):
+    return index_of(tmp_path / "index", IDS, heads(5))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 0.02), ("int8", 0.2)])
+def test_candidates_get_the_formulas_score_in_the_order_that_they_are_asked_in(tmp_path, dtype, tolerance):
+    index = index_of(tmp_path, IDS, heads(5), dtype=dtype)
+    expected = plain_scores(users(2), heads(5))
+    assert np.abs(index.score(users(2), IDS) - expected).max() < tolerance
+    assert np.abs(index.score(users(2)[0], IDS[::-1]) - expected[0, ::-1]).max() < tolerance
+
+
+def test_each_user_of_a_batch_may_have_candidates_of_their_own(index):
+    scores = index.score(users(2), [[10, 3], [5, 5]])
+    expected = plain_scores(users(2), heads(5))
+    np.testing.assert_allclose(scores, [expected[0, [0, 1]], expected[1, [4, 4]]], rtol=1e-5)
+
+
+def test_an_id_that_is_not_in_the_index_scores_minus_infinity_and_is_never_returned(index):
+    scores = index.score(users(1)[0], [3, 4, -1, 10**12, 10])
+    assert np.isneginf(scores[[1, 2, 3]]).all()
+    assert np.isfinite(scores[[0, 4]]).all()
+    assert index.top_k(users(1)[0], 5, [4, 3, -1]).ids.tolist() == [3]
+
+
+def test_ids_that_arrive_as_text_or_floats_are_found(index):
+    expected = index.score(users(1)[0], [10, 3])
+    assert np.array_equal(index.score(users(1)[0], ["10", "3"]), expected)
+    assert np.array_equal(index.score(users(1)[0], [10.0, 3.0]), expected)
+    assert np.isneginf(index.score(users(1)[0], ["ten", "3.5"])).all()
+
+
+def test_the_top_k_are_the_best_of_all_items_and_of_candidates(index):
+    expected = plain_scores(users(1), heads(5))[0]
+    order = np.argsort(-expected)
+    best = index.top_k(users(1)[0], 3)
+    assert best.ids.tolist() == [IDS[i] for i in order[:3]]
+    np.testing.assert_allclose(best.scores, expected[order[:3]], rtol=1e-5)
+    among = [i for i in order if IDS[i] in (3, 7)]
+    assert index.top_k(users(1)[0], 3, [7, 3, 7, 8]).ids.tolist() == [IDS[i] for i in among]
+
+
+def test_a_k_above_the_number_of_items_gives_all_of_them_and_no_candidates_give_none(index):
+    assert sorted(index.top_k(users(1)[0], 99).ids) == sorted(IDS)
+    assert len(index.top_k(users(1)[0], 3, []).ids) == 0
+    assert index.score(users(1)[0], []).shape == (0,)
+    assert index.score(users(2), []).shape == (2, 0)
+
+
+def test_a_batch_of_users_gets_what_each_gets_alone(index, monkeypatch):
+    monkeypatch.setattr(serving.item_index, "USERS_AT_ONCE", 2)
+    batch = index.top_k(users(5), 3)
+    for user, best in zip(users(5), batch, strict=True):
+        assert np.array_equal(index.top_k(user, 3).ids, best.ids)
+    assert index.top_k(users(0), 3) == []
+
+
+def test_equal_scores_are_ordered_by_id_across_segments(tmp_path):
+    same = np.ones((2, 6, 4), np.float32)
+    index = index_of(tmp_path, [9, 4, 8, 1, 7, 2], same)
+    index.put([3, 0], same[:, :2])
+    assert index.top_k(users(1)[0], 4).ids.tolist() == [0, 1, 2, 3]
+    assert index.top_k(users(1)[0], 2, [9, 3, 8]).ids.tolist() == [3, 8]
+
+
+def test_the_best_places_are_those_of_a_full_sort(monkeypatch):
+    monkeypatch.setattr(serving.item_index, "CHUNK", 16)
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        scores = generator.integers(0, 6, 100).astype(np.float32)  # many ties
+        scores[generator.random(100) < 0.2] = -np.inf
+        ids = generator.permutation(100)
+        k = int(generator.integers(1, 110))
+        expected = np.lexsort((ids, -scores))
+        expected = expected[np.isfinite(scores[expected])][:k]
+        assert np.array_equal(best_places(scores, ids, k), expected)
+
+
+def test_random_updates_leave_what_a_dictionary_would_hold(tmp_path):
+    create_index(tmp_path, form())
+    index, truth = ItemIndex(tmp_path), {}
+    generator = np.random.default_rng(0)
+    for step in range(60):
+        ids = generator.choice(80, size=generator.integers(1, 20), replace=False)
+        if step % 3:
+            put = heads(len(ids), seed=step)
+            index.put(ids, put)
+            truth |= {int(i): put[:, n] for n, i in enumerate(ids)}
+        else:
+            assert index.remove(ids) == sum(int(i) in truth for i in ids)
+            for i in ids:
+                truth.pop(int(i), None)
+        assert len(index) == len(truth)
+        assert index.ids.tolist() == sorted(truth)
+        scores = index.score(users(1)[0], np.arange(80))
+        for i in range(80):
+            assert (i in index) == (i in truth)
+            expected = plain_scores(users(1), truth[i][:, None])[0, 0] if i in truth else -np.inf
+            np.testing.assert_allclose(scores[i], expected, rtol=1e-4, atol=1e-5)
+        assert set(index.top_k(users(1)[0], 100).ids) == set(truth)
+    assert len(read_manifest(tmp_path).entries) < 8  # merged as they come
+    assert np.array_equal(ItemIndex(tmp_path).score(users(1)[0], np.arange(80)), scores)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_merging_segments_rounds_nothing_twice(tmp_path, dtype):
+    index = index_of(tmp_path, range(10), heads(10), dtype=dtype)
+    before = index.score(users(1)[0], range(10))
+    for i in range(10, 30):
+        index.put([i], heads(1, seed=i))
+    np.testing.assert_allclose(index.score(users(1)[0], range(10)), before, rtol=1e-6)
+
+
+def test_another_reader_sees_an_update_when_it_refreshes_and_not_before(index):
+    reader = ItemIndex(index.folder)
+    before = reader.score(users(1)[0], IDS)
+    index.put([3, 999], heads(2, seed=9))
+    index.remove([5])
+    assert np.array_equal(reader.score(users(1)[0], IDS), before)
+    assert 999 not in reader
+    assert reader.refresh()
+    assert 999 in reader
+    assert 5 not in reader
+    assert not reader.refresh()
+
+
+def test_a_reader_beside_a_writer_never_sees_half_an_update(tmp_path):
+    # Each update puts the same heads under all ids, so a whole generation has one score.
+    create_index(tmp_path, form())
+    writer, ids = ItemIndex(tmp_path), np.arange(50)
+    writer.put(ids, np.zeros((2, 50, 4), np.float32))
+    stop, faults, reads = threading.Event(), [], 0
+
+    def read() -> None:
+        nonlocal reads
+        reader = ItemIndex(tmp_path)
+        while not stop.is_set():
+            reader.refresh()
+            scores = reader.score(users(1)[0], ids)
+            reads += 1
+            if len(np.unique(scores)) != 1 or not np.isfinite(scores).all():
+                faults.append(scores)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for value in range(1, 60):
+        writer.put(ids, np.full((2, 50, 4), value, np.float32))
+    stop.set()
+    thread.join()
+    assert reads > 5
+    assert not faults
+
+
+def test_an_index_of_other_weights_is_refused_also_when_it_appears_later(index):
+    with pytest.raises(UserError, match="expected an index of the weights that encode the users \\(bbbb"):
+        ItemIndex(index.folder, checkpoint="b" * 64)
+    reader = ItemIndex(index.folder, checkpoint="a" * 64)
+    create_index(index.folder, form(checkpoint="c" * 64))
+    with pytest.raises(UserError, match="got one of others \\(cccc"):
+        reader.refresh()
+
+
+def test_an_empty_index_answers(tmp_path):
+    create_index(tmp_path, form())
+    index = ItemIndex(tmp_path)
+    assert len(index) == 0
+    assert 3 not in index
+    assert np.isneginf(index.score(users(1)[0], [3])).all()
+    assert len(index.top_k(users(1)[0], 3).ids) == 0
+    assert index.remove([3]) == 0
+
+
+def test_ids_may_be_text(tmp_path):
+    index = index_of(tmp_path, ["B07", "A1", "C-long-asin"], heads(3))
+    expected = plain_scores(users(1), heads(3))[0]
+    np.testing.assert_allclose(index.score(users(1)[0], ["C-long-asin", "A1"]), expected[[2, 1]], rtol=1e-5)
+    assert np.isneginf(index.score(users(1)[0], ["A", "C-long-asin-indeed"])).all()
+    index.put(["a-much-longer-id-than-before"], heads(1))
+    assert "a-much-longer-id-than-before" in index
+    assert len(index) == 4
+    with pytest.raises(UserError, match="expected ids like"):
+        index.put([5], heads(1))
+
+
+def test_ids_far_apart_are_found_too(tmp_path):
+    ids = [1, 10**15, 5 * 10**17]
+    index = index_of(tmp_path, ids, heads(3))
+    np.testing.assert_allclose(index.score(users(1)[0], ids), plain_scores(users(1), heads(3))[0], rtol=1e-5)
+    assert np.isneginf(index.score(users(1)[0], [2, 10**15 + 1])).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda index: index.score(users(1, num_user_heads=2)[0], IDS), "expected heads of shape \\(3, 4\\)"),
+        (lambda index: index.score(np.full((3, 4), np.nan), IDS), "user: expected finite heads"),
+        (lambda index: index.top_k(users(1)[0], 0), "k: expected at least 1, got 0"),
+        (lambda index: index.score(users(3), [[1], [2]]), "or one for each of 3 users"),
+        (lambda index: index.put([1, 1], heads(2)), "each item once, got 1 twice"),
+        (lambda index: index.put([1], heads(2)), "heads: expected shape \\(2, 1, 4\\)"),
+        (lambda index: index.put([1, 2], np.full((2, 2, 4), np.inf)), "infinite ones for item 1"),
+        (lambda index: index.put([1, None], heads(2)), "an id for each item, got none in row 1"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line_and_changes_nothing(index, change, message):
+    before = index.score(users(1)[0], IDS)
+    with pytest.raises(UserError, match=message) as error:
+        change(index)
+    assert "\n" not in str(error.value)
+    assert np.array_equal(ItemIndex(index.folder).score(users(1)[0], IDS), before)
+
+
+def test_a_file_that_was_altered_cut_short_or_removed_is_noticed(index):
+    [entry] = read_manifest(index.folder).entries
+    path = index.folder / entry["name"] / HEADS
+    content = path.read_bytes()
+    damages = {
+        "expected the checksum": content[:-1] + bytes([content[-1] ^ 1]),
+        "checksum": content[:-8],
+        "expected a file of the index, got none": None,
+    }
+    for message, damaged in damages.items():
+        path.unlink()
+        if damaged is not None:
+            path.write_bytes(damaged)
+        with pytest.raises(UserError, match=message):
+            ItemIndex(index.folder)
+    path.write_bytes(content)
+    assert len(ItemIndex(index.folder)) == 5
+
+
+def test_a_manifest_that_is_damaged_missing_or_of_another_format_is_refused(index):
+    path = index.folder / MANIFEST
+    content = path.read_text()
+    for damaged in (content.replace("0.5", "0.6"), content[:-5], "[]", ""):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match="expected the manifest of an item index"):
+            ItemIndex(index.folder)
+    path.unlink()
+    with pytest.raises(UserError, match=r"expected an item index, got no manifest\.json"):
+        ItemIndex(index.folder)
+    assert json.loads(content)  # it was one before
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_update(index):
+    left = index.folder / "segment-left"
+    left.mkdir()
+    (left / HEADS).write_bytes(b"half")
+    index.put([1], heads(1))
+    assert not left.exists()
+    assert len(ItemIndex(index.folder)) == 6

@@ -1,0 +1,86 @@
+"""The scorer: few products and a running maximum give what the formula gives."""
+
+import numpy as np
+import pytest
+import torch
+from served import heads, plain_scores, users
+
+import serving.maxsim
+from preprocessing.errors import UserError
+from preprocessing.utils import fe_score
+from serving.maxsim import maxsim
+from serving.quantisation import quantise, restore
+
+
+def test_the_score_is_the_sum_over_user_heads_of_the_best_item_head():
+    user = np.array([[[1.0, 0.0], [0.0, 2.0]]], np.float32)
+    item = np.array([[[3.0, 1.0]], [[-1.0, 4.0]]], np.float32)  # one item of two heads
+    assert maxsim(user, item).tolist() == [[3.0 + 8.0]]
+
+
+@pytest.mark.parametrize("num_heads", [1, 2, 5])
+@pytest.mark.parametrize("num_user_heads", [1, 3, 12])
+def test_scores_equal_the_formula_whatever_the_size_of_a_block(monkeypatch, num_heads, num_user_heads):
+    user = users(3, num_user_heads=num_user_heads)
+    item = heads(50, num_heads=num_heads)
+    for block in (1, 7 * num_user_heads, 2**15):
+        monkeypatch.setattr(serving.maxsim, "BLOCK", block)
+        np.testing.assert_allclose(maxsim(user, item), plain_scores(user, item, bias=0.0), rtol=1e-5, atol=1e-5)
+
+
+def test_scores_equal_those_of_fe_score():
+    user, item = users(1, num_user_heads=6), heads(40)
+    levels = [torch.from_numpy(user[:, level * 2 : level * 2 + 2].reshape(1, -1)) for level in range(3)]
+    flat = torch.from_numpy(item.transpose(1, 0, 2).reshape(40, -1).copy())
+    expected = fe_score(levels, [flat], 2, 2, [4] * 3, [4] * 3)
+    np.testing.assert_allclose(maxsim(user, item)[0], expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_chosen_rows_are_scored_in_their_order(monkeypatch, dtype):
+    monkeypatch.setattr(serving.maxsim, "BLOCK", 12)
+    stored, scales = quantise(heads(30), dtype)
+    rows = np.array([29, 0, 7, 7, 3])
+    np.testing.assert_allclose(
+        maxsim(users(2), stored, scales, rows), maxsim(users(2), stored, scales)[:, rows], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_no_items_and_no_users_give_no_scores():
+    assert maxsim(users(2), heads(0)).shape == (2, 0)
+    assert maxsim(users(0), heads(5)).shape == (0, 5)
+    assert maxsim(users(2), heads(5), None, np.empty(0, np.int64)).shape == (2, 0)
+
+
+def test_int8_keeps_each_number_within_half_a_step_of_its_items_largest():
+    item = heads(20) * np.logspace(-3, 3, 20, dtype=np.float32)[:, None]
+    stored, scales = quantise(item, "int8")
+    assert stored.dtype == np.int8
+    assert np.abs(stored).max(axis=(0, 2)).tolist() == [127] * 20
+    assert (np.abs(restore(stored, scales) - item) <= scales[:, None] * 0.5001).all()
+
+
+def test_float16_rounds_and_float32_changes_nothing():
+    assert np.array_equal(quantise(heads(5), "float32")[0], heads(5))
+    np.testing.assert_allclose(restore(*quantise(heads(5), "float16")), heads(5), rtol=1e-3)
+
+
+def test_an_item_of_zeros_stays_one_in_int8():
+    stored, scales = quantise(np.zeros((2, 1, 4), np.float32), "int8")
+    assert not restore(stored, scales).any()
+    assert np.isfinite(scales).all()
+
+
+def test_numbers_beyond_float16_and_unknown_dtypes_are_refused():
+    with pytest.raises(UserError, match="7e\\+04; use float32"):
+        quantise(np.full((1, 1, 1), 7e4, np.float32), "float16")
+    with pytest.raises(UserError, match="float32, float16, int8, got 'int4'"):
+        quantise(heads(1), "int4")
+
+
+def test_every_finite_half_float_is_widened_exactly():
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)]
+    item = halves[None, :, None]  # a head of size 1
+    scores = maxsim(np.ones((1, 1, 1), np.float32), item)[0]
+    assert np.array_equal(scores, halves.astype(np.float32))

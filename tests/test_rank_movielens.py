@@ -1,0 +1,95 @@
+"""The ranking script, as a person runs it."""
+
+import pytest
+from served import trained
+from shell import assert_refused, run
+
+import rank_movielens
+from preprocessing.movielens import read_movielens
+from serving.trained_run import load_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, sample_folder):
+    return trained(tmp_path_factory.mktemp("run"), sample_folder)
+
+
+@pytest.fixture
+def rank(folder, sample_folder):
+    """Runs the script's main in this process."""
+
+    def call(*arguments: str) -> None:
+        rank_movielens.main(rank_movielens.parse(["--run", str(folder), "--data", str(sample_folder), *arguments]))
+
+    return call
+
+
+def ranking(text: str) -> list[tuple[int, float, int, str]]:
+    """The printed lines of a ranking."""
+    lines = text.split("title\n")[1].splitlines()
+    parts = [line.split(maxsplit=3) for line in lines]
+    return [(int(place), float(logit), int(movie), title) for place, logit, movie, title in parts]
+
+
+def test_the_command_prints_titles_and_logits_and_keeps_the_index(folder, sample_folder):
+    command = ["rank_movielens.py", "--run", folder, "--data", sample_folder, "--user", 3, "--top", 4]
+    first, again = run(*command), run(*command)
+    assert first.returncode == 0, first.stderr
+    assert "SYNTHETIC" in first.stdout
+    assert "encoding 80 movies" in first.stdout
+    assert "encoding" not in again.stdout
+    assert ranking(again.stdout) == ranking(first.stdout)
+    rows = ranking(first.stdout)
+    assert [place for place, *_ in rows] == [1, 2, 3, 4]
+    served = load_run(folder)
+    raw = read_movielens(sample_folder)
+    user = served.encode_users(raw.users[raw.users["user_id"] == 3])[0]
+    best = rank_movielens.open_or_build(served, raw).top_k(user, 4)
+    assert [movie for _, _, movie, _ in rows] == best.ids.tolist()
+    titles = raw.movies.set_index("movie_id")["title"]
+    assert [title for *_, title in rows] == titles[best.ids].tolist()
+
+
+def test_a_user_who_is_not_in_the_data_is_served_as_unknown_and_said_so(rank, capsys):
+    rank("--user", "99999")
+    printed = capsys.readouterr().out
+    assert "user 99999 has no rating in the training rows and is served as unknown." in printed
+    assert len(ranking(printed)) == 10
+
+
+def test_a_cold_user_is_what_the_flags_tell(rank, capsys):
+    rank("--cold", "--gender", "F", "--age", "27")
+    printed = capsys.readouterr().out
+    assert "a user not in the data: gender F, age 25" in printed
+    rank("--cold", "--gender", "M", "--age", "3", "--occupation", "77")
+    other = capsys.readouterr().out
+    assert "gender M, age 1" in other
+    assert "served as unknown, since training never saw them: occupation (77)." in other
+    assert ranking(other) != ranking(printed)
+
+
+def test_candidates_come_from_a_file_and_unknown_ones_are_named(rank, tmp_path, capsys):
+    path = tmp_path / "candidates.txt"
+    path.write_text("5\n7\n\n5\n999999\nseven\n")
+    rank("--user", "3", "--candidates", str(path))
+    printed = capsys.readouterr().out
+    assert "passed over 2 that are no movies of the index (999999, seven)." in printed
+    assert {movie for _, _, movie, _ in ranking(printed)} == {5, 7}
+
+
+def test_fewer_levels_make_an_index_of_their_own(rank, capsys):
+    rank("--user", "3", "--levels", "last")
+    assert "encoding 80 movies" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--user", "3", "--top", "0"], "k: expected at least 1, got 0"),
+        (["--user", "3", "--age", "25"], "--age: expected with --cold alone"),
+        (["--user", "3", "--candidates", "nowhere.txt"], "nowhere.txt: No such file"),
+        ([], "one of the arguments --user --cold is required"),
+    ],
+)
+def test_mistakes_are_one_line(folder, sample_folder, flags, message):
+    assert_refused(run("rank_movielens.py", "--run", folder, "--data", sample_folder, *flags), message)
