@@ -1,0 +1,72 @@
+"""The best 100 of a whole catalogue: a million generated items, exact, for one user.
+
+    OMP_NUM_THREADS=1 python -m benchmark.catalogue
+
+Opening the index is timed with and without its checksums. The share of memory bandwidth is the heads' bytes per second
+of a request, over those of a plain sum of the same array, measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from functools import partial
+
+import numpy as np
+
+from serving.index_files import Form
+from serving.item_index import ItemIndex, create_index
+from serving.quantisation import DTYPES
+
+
+def timed(work) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Print a line per dtype."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--top", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=20)
+    arguments = parser.parse_args()
+    generator = np.random.default_rng(0)
+    heads = generator.standard_normal((4, arguments.items, 16), dtype=np.float32)
+    user = generator.standard_normal((12, 16), dtype=np.float32)
+    best = np.argsort(-plain(user, heads), kind="stable")[: arguments.top]
+    print(
+        f"cpu, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS')}, {arguments.items:,} items of 4 x 16 heads, 3 levels"
+    )
+    print(f"{'dtype':10}{'MB':>8}{'open':>10}{'unchecked':>12}{'top 100':>12}{'p99':>12}{'GB/s':>8}{'of a sum':>10}")
+    for dtype in DTYPES:
+        with tempfile.TemporaryDirectory() as folder:
+            form = Form("generated", "0" * 64, "item_id", dtype, num_user_heads=12, num_heads=4, head_dim=16, bias=0.0)
+            create_index(folder, form)
+            ItemIndex(folder).put(np.arange(arguments.items), heads)
+            opened, unchecked = (timed(partial(ItemIndex, folder, verify=checked)) for checked in (True, False))
+            index = ItemIndex(folder)
+            if dtype == "float32":
+                assert index.top_k(user, arguments.top).ids.tolist() == best.tolist()
+            seconds = [timed(partial(index.top_k, user, arguments.top)) for _ in range(arguments.rounds)]
+            flat = np.concatenate([head.reshape(-1) for head in heads])
+            sums = np.median([timed(flat.sum) for _ in range(5)])
+            rate = index.bytes_per_item * arguments.items / np.median(seconds) / 1e9
+            print(
+                f"{dtype:10}{index.bytes_per_item * arguments.items / 1e6:8.0f}{1e3 * opened:7.0f} ms"
+                f"{1e3 * unchecked:9.0f} ms{1e3 * np.median(seconds):9.1f} ms{1e3 * np.quantile(seconds, 0.99):9.1f} ms"
+                f"{rate:8.1f}{rate / (flat.nbytes / sums / 1e9):10.0%}"
+            )
+
+
+def plain(user_QK: np.ndarray, heads_GNK: np.ndarray) -> np.ndarray:
+    """The formula, (N,)."""
+    return np.max([head_NK @ user_QK.T for head_NK in heads_GNK], axis=0).sum(1)
+
+
+if __name__ == "__main__":
+    main()
