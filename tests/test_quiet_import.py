@@ -6,9 +6,15 @@ from pathlib import Path
 import pytest
 from test_inputs import PROJECT, run_watched
 
-PACKAGES = ("model", "training", "preprocessing", "figure", "benchmark", "reproduction")
+PACKAGES = ("model", "training", "preprocessing", "figure", "benchmark", "reproduction", "serving")
 MODULES = [f"{package}.{module.name}" for package in PACKAGES for module in pkgutil.iter_modules([PROJECT / package])]
-MODULES += ["train_movielens_IntTower", "train_amazon_IntTower", "train_alibaba_IntTower", "reproduce"]
+MODULES += [
+    "train_movielens_IntTower",
+    "train_amazon_IntTower",
+    "train_alibaba_IntTower",
+    "reproduce",
+    "rank_movielens",
+]
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,15 @@ SHORTER = {
     "benchmark.training_speed": ["--steps", "1"],
     "benchmark.decoupled_evaluation": ["--repeats", "1"],
     "benchmark.deepctr_speed": ["--repeats", "1", "--steps", "1"],
+    "benchmark.maxsim": ["--items", "200", "--rounds", "1"],
+    "benchmark.serving_latency": ["--candidates", "100", "--rounds", "1", "--seconds", "0.2", "--items", "500"],
+    "benchmark.quantisation": [],
+    "benchmark.catalogue": ["--items", "5000", "--rounds", "1"],
+    "benchmark.soak": ["--minutes", "0.05"],
+    "serving.build_index": [],
+    "serving.export": [],
+    "serving.quality": ["--users", "20"],
+    "rank_movielens.py": [],
 }
 
 
@@ -70,6 +79,11 @@ def test_every_python_command_runs_in_the_order_of_the_page(tmp_path, sample_fol
             words += shorter
         result = run(*words, folder=project, env=environment(INTTOWER_DATA=str(data)))
         assert result.returncode == 0, (command, result.stderr)
+    [serving] = [block for block in blocks("python") if "load_run" in block]
+    (project / "example.py").write_text(serving)
+    result = run("example.py", folder=project)
+    assert result.returncode == 0, result.stderr
+    assert "TopK(ids=array([" in result.stdout
 
 
 @pytest.mark.parametrize("example", [block for block in blocks("python") if "load_movielens" in block])
@@ -87,7 +101,8 @@ def test_a_python_example_runs_and_prints_its_metrics(example, tmp_path, sample_
 def test_every_flag_on_the_page_exists():
     scripts = [[path.name] for path in PROJECT.glob("train_*.py")]
     scripts.append(["reproduce.py"])
-    modules = [["-m", "preprocessing.sample"], ["-m", "benchmark.full_size"]]
+    scripts.append(["rank_movielens.py"])
+    modules = [["-m", name] for name in SHORTER if "." in name and not name.endswith(".py") and " " not in name]
     known = "".join(run(*command, "--help").stdout for command in (*scripts, *modules))
     named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", re.sub(r"<!--.*?-->", "", README)))
     assert {flag for flag in named if flag not in known} == set()
