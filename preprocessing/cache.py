@@ -25,7 +25,7 @@ from tqdm import tqdm
 from preprocessing.download import DATA_FOLDER
 from preprocessing.encode import encoders_as_json, load_encoders
 from preprocessing.errors import UserError
-from preprocessing.files import checksum, chunks, write_array, write_synced
+from preprocessing.files import chunks, file_checksum, write_array, write_synced
 from preprocessing.tables import Dataset, Lookup, Table
 
 CACHE_FOLDER = DATA_FOLDER / "cache"
@@ -134,7 +134,7 @@ def _save(place: Path, data: Dataset) -> None:
             "probabilities": None if data.probabilities is None else store(data.probabilities),
             "tables": {split: describe(getattr(data, split)) for split in SPLITS},
         }
-        manifest["checksums"] = {name: checksum(temporary / name) for name in [*files.values(), ENCODERS]}
+        manifest["checksums"] = {name: file_checksum(temporary / name) for name in [*files.values(), ENCODERS]}
         content = json.dumps(manifest)
         write_synced(
             temporary / MANIFEST, json.dumps({"checksum": zlib.crc32(content.encode()), "content": content}).encode()
@@ -157,7 +157,7 @@ def _load(place: Path, fingerprint: str) -> Dataset:
         if manifest["code"] != CODE:
             raise _Damaged("it was made by other code of preprocessing/")
         for name, checksum in manifest["checksums"].items():
-            if checksum(place / name) != checksum:
+            if file_checksum(place / name) != checksum:
                 raise _Damaged(f"expected the checksum {checksum} of {name}, got another")
         opened: dict[str, Tensor] = {}
 

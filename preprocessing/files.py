@@ -66,7 +66,7 @@ def chunks(path: Path) -> Iterator[bytes]:
         yield from iter(partial(file.read, CHUNK), b"")
 
 
-def checksum(path: Path) -> int:
+def file_checksum(path: Path) -> int:
     """crc32 of a file: 4 GB/s, against damage and not against forgery."""
     value = 0
     for chunk in chunks(path):

@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocessing.errors import UserError
-from preprocessing.files import checksum, write_array, write_atomically
+from preprocessing.files import file_checksum, write_array, write_atomically
 
 MANIFEST, LOCK, FORMAT = "manifest.json", ".lock", 1
 IDS, HEADS, SCALES = "ids.npy", "heads.npy", "scales.npy"
@@ -132,7 +132,7 @@ def open_segment(folder: Path, entry: dict, form: Form, verify: bool = True) -> 
     try:
         arrays = {}
         for name, expected in entry["checksums"].items():
-            if verify and checksum(place / name) != expected:
+            if verify and file_checksum(place / name) != expected:
                 raise UserError(f"{place / name}: expected the checksum {expected}, got another; build the index anew.")
             arrays[name] = np.load(place / name, mmap_mode="r" if name == HEADS else None, allow_pickle=False)
         ids, heads, scales = arrays[IDS], arrays[HEADS].view(np.ndarray), arrays.get(SCALES)
@@ -161,7 +161,7 @@ def write_segment(folder: Path, ids: np.ndarray, heads: np.ndarray, scales: np.n
 
 def segment_entry(place: Path) -> dict:
     """The manifest's entry of a segment whose files are written."""
-    checksums = {name: checksum(place / name) for name in (IDS, HEADS, SCALES) if (place / name).exists()}
+    checksums = {name: file_checksum(place / name) for name in (IDS, HEADS, SCALES) if (place / name).exists()}
     num_items = len(np.load(place / IDS, mmap_mode="r", allow_pickle=False))
     return {"name": place.name, "num_items": num_items, "checksums": checksums, "removed": None}
 
@@ -171,7 +171,7 @@ def with_removed(folder: Path, entry: dict, removed: np.ndarray, generation: int
     name = f"removed-{generation}.npy"
     write_array(folder / entry["name"] / name, removed)
     checksums = {kept: value for kept, value in entry["checksums"].items() if kept != entry["removed"]}
-    return entry | {"removed": name, "checksums": checksums | {name: checksum(folder / entry["name"] / name)}}
+    return entry | {"removed": name, "checksums": checksums | {name: file_checksum(folder / entry["name"] / name)}}
 
 
 def new_name() -> str:

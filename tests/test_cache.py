@@ -29,7 +29,7 @@ from test_interactions import ADS, ITEM_FIELDS_WITH_MEAN, USER_FIELDS_WITH_MEAN,
 
 import train_alibaba_IntTower
 from model.IntTower import IntTower
-from preprocessing import alibaba, cache
+from preprocessing import alibaba, cache, files
 from preprocessing.alibaba import load_alibaba
 from preprocessing.cache import MANIFEST, cached, sha256_of_files
 from preprocessing.encode import TowerEncoder
@@ -407,7 +407,7 @@ def test_what_strict_data_refuses_is_refused_with_a_cache_of_the_others_there(sa
 
 
 def test_a_sha256_of_files_is_of_their_contents_in_their_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "CHUNK", 4)  # the files take one chunk, several, none
+    monkeypatch.setattr(files, "CHUNK", 4)  # the files take one chunk, several, none
     contents = {"a": b"0123", "b": b"456789", "c": b"", "moved": b"01234", "rest": b"56789", "as a": b"0123"}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
@@ -417,9 +417,9 @@ def test_a_sha256_of_files_is_of_their_contents_in_their_order(tmp_path, monkeyp
 
     assert len({sha256("a", "b"), sha256("b", "a"), sha256("moved", "rest"), sha256("a", "b", "c"), sha256("a")}) == 5
     assert sha256("a", "b") == sha256("as a", "b")
-    monkeypatch.setattr(cache, "CHUNK", 2**22)
+    monkeypatch.setattr(files, "CHUNK", 2**22)
     whole = sha256("a", "b")
-    monkeypatch.setattr(cache, "CHUNK", 1)
+    monkeypatch.setattr(files, "CHUNK", 1)
     assert sha256("a", "b") == whole
 
 
@@ -427,7 +427,7 @@ def test_a_sha256_of_files_is_of_their_contents_in_their_order(tmp_path, monkeyp
 
 
 def test_a_flipped_byte_in_any_file_is_noticed(place, capfd, monkeypatch):
-    monkeypatch.setattr(cache, "CHUNK", 16)  # a file takes several
+    monkeypatch.setattr(files, "CHUNK", 16)  # a file takes several
     for number, name in enumerate(names(place)):
         if name == MANIFEST:
             continue
@@ -474,13 +474,13 @@ def test_a_file_that_cannot_be_read_is_noticed(name, place, capfd):
 
 
 def test_a_disk_that_fails_while_it_is_read_is_noticed(place, capfd, monkeypatch):
-    checksum = cache._checksum
+    checksum = cache.file_checksum
 
     def failing(path: Path) -> int:
-        monkeypatch.setattr(cache, "_checksum", checksum)
+        monkeypatch.setattr(cache, "file_checksum", checksum)
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
-    monkeypatch.setattr(cache, "_checksum", failing)
+    monkeypatch.setattr(cache, "file_checksum", failing)
     assert_built_anew(place.parent, capfd)
 
 

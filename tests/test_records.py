@@ -159,6 +159,7 @@ def test_the_ablation_makes_no_run_twice_and_its_grids_with_one_seed():
     assert sum(run == Run("movielens", "strict", "IntTower") for run in runs) == 1
     grid = [run for run in runs if dict(run.changes).keys() == {"user_head", "item_head", "field_dim", "epochs"}]
     assert {run.seed for run in grid} == {1023}
-    assert {run.seed for run in runs if dict(run.changes) == {"reweighting": "senet"}} == {1023, 1024, 1025}
+    assert {run.seed for run in runs if dict(run.changes) == {"reweighting": "none"}} == {1023, 1024, 1025}
+    assert {run.seed for run in runs if dict(run.changes) == {"reweighting": "senet"}} == {1023}
     heads = {(dict(run.changes)["user_head"], dict(run.changes)["field_dim"]) for run in grid}
     assert heads == {(heads, size) for heads in (1, 2, 4, 8, 16, 32) for size in (16, 32, 64)}
