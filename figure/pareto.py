@@ -9,6 +9,7 @@ from figure.style import grid, save
 
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # milliseconds
 LETTER, LINE, MARKER = 5, 11, 5  # width of a letter, height of a line, half a marker, in points
+BELOW = -9  # where a name on the front stands: the line runs to the right of its points
 
 
 def pareto_front(points: list[dict]) -> list[dict]:
@@ -43,26 +44,27 @@ def draw_pareto(points: list[dict], title: str, path: Path) -> None:
     axes.minorticks_off()
     axes.set_xlim(min(p["median_ms"] for p in points) / 1.3, 2.5 * max(p["median_ms"] for p in points))
     grid(axes)
-    _name(axes, points)
+    _name(axes, points, front)
     save(figure, path)
 
 
-def _name(axes: Axes, points: list[dict]) -> None:
-    """Write each point's name to its right, moved up or down from where a name or a point stands already."""
+def _name(axes: Axes, points: list[dict], front: list[dict]) -> None:
+    """Write each point's name to its right, on the front below it, moved up or down from where something stands already."""
     axes.figure.canvas.draw()  # only now do places on the page follow from the data
     places = [axes.transData.transform((p["median_ms"], p["auc"])) * 72 / axes.figure.dpi for p in points]
     taken = [(x - MARKER, x + MARKER, y) for x, y in places]  # from, to, height
     for point, (x, y) in sorted(zip(points, places, strict=True), key=lambda pair: pair[0]["auc"]):
         begin, end = x + MARKER + 2, x + MARKER + 7 + LETTER * len(point["name"])
-        moves = sorted(range(-60, 61), key=lambda move: (abs(move), -move))
+        wanted = BELOW if point in front else 0
+        moves = sorted(range(-60, 61), key=lambda move, wanted=wanted: (abs(move - wanted), -move))
         free = (
             move for move in moves
             if not any(begin < e and end > b and abs(y + move - h) < LINE for b, e, h in taken)
         )  # fmt: skip
-        move = next(free, 0)
+        move = next(free, wanted)
         taken.append((begin, end, y + move))
         axes.annotate(
-            point["name"], (point["median_ms"], point["auc"]), (MARKER + 9 if move else MARKER + 2, move),
+            point["name"], (point["median_ms"], point["auc"]), (MARKER + 9 if move != wanted else MARKER + 2, move),
             textcoords="offset points", fontsize=9, va="center",
-            arrowprops={"arrowstyle": "-", "color": "0.5", "lw": 0.8} if move else None,
+            arrowprops={"arrowstyle": "-", "color": "0.5", "lw": 0.8} if move != wanted else None,
         )  # fmt: skip
