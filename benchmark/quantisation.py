@@ -15,7 +15,7 @@ from preprocessing.movielens import load_movielens, locate_movielens, read_movie
 from serving.build_index import build_index
 from serving.item_index import ItemIndex
 from serving.quantisation import DTYPES
-from serving.trained_run import TrainedRun, load_model, load_run
+from serving.trained_run import TrainedRun, load_run
 from training.metrics import auc
 
 
@@ -39,8 +39,8 @@ def main() -> None:
     raw = read_movielens(path)
     print(f"{'model':12}{'heads':>8}{'dtype':>10}{'bytes an item':>16}{'test AUC':>12}{'lost':>12}")
     for folder in arguments.runs:
-        run, identity = load_run(folder), load_model(folder).identity
-        test = load_movielens(path, identity["protocol"], split_seed=identity["split_seed"]).test
+        run = load_run(folder)
+        test = load_movielens(path, run.identity["protocol"], split_seed=run.identity["split_seed"]).test
         ratings, labels = raw.ratings.loc[test.rows], test.labels.numpy()
         whole = None
         for dtype in DTYPES:
@@ -50,7 +50,7 @@ def main() -> None:
             whole = reached if whole is None else whole
             heads = f"{run.heads.num_heads} x {run.heads.head_dim}"
             print(
-                f"{identity['model']:12}{heads:>8}{dtype:>10}{index.bytes_per_item:16d}{reached:12.6f}"
+                f"{run.identity['model']:12}{heads:>8}{dtype:>10}{index.bytes_per_item:16d}{reached:12.6f}"
                 f"{whole - reached:12.6f}"
             )
 

@@ -49,7 +49,7 @@ def draw_pareto(points: list[dict], title: str, path: Path) -> None:
 
 
 def _name(axes: Axes, points: list[dict], front: list[dict]) -> None:
-    """Write each point's name to its right, on the front below it, moved up or down from where something stands already."""
+    """Write each point's name to its right (on the front: below), moved up or down from what stands there."""
     axes.figure.canvas.draw()  # only now do places on the page follow from the data
     places = [axes.transData.transform((p["median_ms"], p["auc"])) * 72 / axes.figure.dpi for p in points]
     taken = [(x - MARKER, x + MARKER, y) for x, y in places]  # from, to, height

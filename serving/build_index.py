@@ -28,18 +28,18 @@ from preprocessing.movielens import locate_movielens, read_movielens
 from serving.index_files import (
     HEADS,
     IDS,
-    MANIFEST,
     SCALES,
     Form,
     Manifest,
     new_name,
+    next_generation,
     only_writer,
-    read_manifest,
     segment_entry,
     write_manifest,
 )
-from serving.item_index import ItemIndex, as_ids
-from serving.quantisation import DTYPES, quantise
+from serving.item_ids import as_ids
+from serving.item_index import ItemIndex
+from serving.quantisation import DTYPES, check_finite, quantise
 from serving.trained_run import BATCH, TrainedRun, load_run
 from training.settings import Parser, exit_code
 
@@ -68,8 +68,8 @@ def build_index(run: TrainedRun, items: pd.DataFrame, folder: str | Path, dtype:
         write_array(place / IDS, ids)
         (place / PROGRESS).unlink(missing_ok=True)
         named = place.rename(folder / new_name())
-        generation = read_manifest(folder).generation + 1 if (folder / MANIFEST).exists() else 0
-        write_manifest(folder, Manifest(form_of(run, dtype), generation, [segment_entry(named)] if len(ids) else []))
+        entries = [segment_entry(named)] if len(ids) else []
+        write_manifest(folder, Manifest(form_of(run, dtype), next_generation(folder), entries))
     return ItemIndex(folder, run.checkpoint)
 
 
@@ -114,9 +114,7 @@ def _encode_into(place: Path, run: TrainedRun, items: pd.DataFrame, ids: np.ndar
         for start in range(done, len(items), BATCH):
             rows = slice(start, start + BATCH)
             encoded = run.encode_items(items.iloc[rows])
-            if not np.isfinite(encoded).all():
-                first = ids[start + np.flatnonzero(~np.isfinite(encoded).all(axis=(0, 2)))[0]]
-                raise UserError(f"items: expected finite heads, got NaN or infinite ones for {run.item_id} {first}.")
+            check_finite(encoded, ids[rows])
             heads[:, rows], of_rows = quantise(encoded, dtype)
             if scales is not None:
                 scales[rows] = of_rows

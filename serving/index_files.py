@@ -66,11 +66,6 @@ class Segment:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
-    def num_in_force(self) -> int:
-        """Items less those removed."""
-        return len(self.ids) - len(self.removed)
-
     def in_force(self) -> np.ndarray:
         """(N,) False for a removed row."""
         kept = np.ones(len(self), dtype=bool)
@@ -106,6 +101,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(
             f"{path}: expected the manifest of an item index, got a damaged one ({error}); build it anew."
         ) from error
+
+
+def next_generation(folder: Path) -> int:
+    """The number of the generation that comes after the one in force, 0 where there is none."""
+    return read_manifest(folder).generation + 1 if (folder / MANIFEST).exists() else 0
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

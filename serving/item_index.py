@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from preprocessing.errors import UserError
 from serving.index_files import (
-    MANIFEST,
     Form,
     Manifest,
     Segment,
+    next_generation,
     only_writer,
     open_segment,
     read_manifest,
@@ -27,8 +26,9 @@ from serving.index_files import (
     write_manifest,
     write_segment,
 )
+from serving.item_ids import RowOfId, as_ids
 from serving.maxsim import maxsim
-from serving.quantisation import quantise
+from serving.quantisation import check_finite, quantise
 
 CHUNK = 2**14  # scores among which the best are looked for at once
 USERS_AT_ONCE = 16  # whose scores of all items are held at once
@@ -246,8 +246,7 @@ def create_index(folder: str | Path, form: Form) -> None:
     """An index without items, in place of any that stood there."""
     folder = Path(folder)
     with only_writer(folder):
-        generation = read_manifest(folder).generation + 1 if (folder / MANIFEST).exists() else 0
-        write_manifest(folder, Manifest(form, generation, []))
+        write_manifest(folder, Manifest(form, next_generation(folder), []))
 
 
 def best_places(scores_N: np.ndarray, ids_N: np.ndarray, k: int) -> np.ndarray:
@@ -280,7 +279,7 @@ class _Snapshot:
         kept = [segment.in_force() for segment in segments]
         self.in_force = np.concatenate(kept) if kept else np.empty(0, bool)
         self.num_in_force = int(self.in_force.sum())
-        self._row_of_id = _RowOfId(self.ids, np.flatnonzero(self.in_force))
+        self._row_of_id = RowOfId(self.ids, np.flatnonzero(self.in_force))
 
     def opened(self) -> dict[tuple, Segment]:
         """The open segments by what their entries say of them."""
@@ -308,44 +307,6 @@ class _Snapshot:
         return scores
 
 
-class _RowOfId:
-    """Looks ids up: in a table where they are whole numbers that lie close, else by hash."""
-
-    def __init__(self, ids: np.ndarray, rows: np.ndarray):
-        self.ids, self.rows = ids, rows
-        self.table = self.hashed = None
-        if ids.dtype.kind == "i" and len(rows):
-            kept = ids[rows]
-            self.least, largest = int(kept.min()), int(kept.max())
-            if largest - self.least < 8 * len(rows) + 2**16:
-                self.table = np.full(largest - self.least + 2, -1, np.int64)  # the last place stands for all others
-                self.table[kept - self.least] = rows
-
-    def __call__(self, wanted: np.ndarray) -> np.ndarray:
-        if not len(self.rows) or not len(wanted):
-            return np.full(len(wanted), -1, np.int64)
-        wanted = _like(self.ids, wanted)
-        if self.table is not None:
-            places = wanted - self.least
-            outside = (places < 0) | (places >= len(self.table) - 1)
-            return self.table[np.where(outside, -1, places)]
-        if self.hashed is None:  # half a second for a million: made when it is first asked for
-            self.hashed = pd.Index(self.ids[self.rows])
-        found = self.hashed.get_indexer(pd.Index(wanted))
-        return np.where(found >= 0, self.rows[found], -1)
-
-
-def _like(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Ids as a request brings them, in the type of the index's; raw whole numbers often arrive as text."""
-    if ids.dtype.kind == "i":
-        if wanted.dtype.kind == "i":
-            return wanted.astype(np.int64, copy=False)
-        numbers = pd.to_numeric(pd.Series(wanted), errors="coerce")
-        whole = numbers.where((numbers % 1 == 0) & (numbers.abs() < 2**53))
-        return whole.fillna(-(2**62)).to_numpy(np.int64)  # no id: no table reaches there
-    return wanted.astype(str)
-
-
 def _key(entry: dict) -> tuple:
     return entry["name"], entry["removed"]
 
@@ -361,25 +322,9 @@ def _checked(ids, heads: np.ndarray, current: _Snapshot) -> tuple[np.ndarray, np
         )
     if len(current.ids) and ids.dtype.kind != current.ids.dtype.kind:
         raise UserError(f"ids: expected ids like {current.ids[0]!r}, got ones like {ids[0]!r}.")
-    if not np.isfinite(heads).all():
-        first = ids[np.flatnonzero(~np.isfinite(heads).all(axis=(0, 2)))[0]]
-        raise UserError(f"heads: expected finite numbers, got NaN or infinite ones for item {first}.")
+    check_finite(heads, ids)
     order = np.argsort(ids, kind="stable")
     return ids[order], *quantise(heads[:, order], form.dtype)
-
-
-def as_ids(values) -> np.ndarray:
-    """Item ids as they are stored, (N,) int64 or text; raises UserError where one is missing or occurs twice."""
-    values = pd.Series(np.asarray(values))
-    if values.isna().any():
-        raise UserError(f"ids: expected an id for each item, got none in row {int(values.isna().argmax())}.")
-    if values.dtype.kind == "f" and (values % 1 == 0).all():
-        values = values.astype(np.int64)
-    ids = values.to_numpy(np.int64) if values.dtype.kind in "iu" else values.to_numpy(str)
-    repeated = values[values.duplicated()]
-    if len(repeated):
-        raise UserError(f"ids: expected each item once, got {repeated.iloc[0]} twice.")
-    return ids
 
 
 def _left(segment: Segment, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

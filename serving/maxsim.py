@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 # Similarities of a block, in numbers: two such arrays and the block's heads stay in the processor's second cache.
-# Measured best, or nearly so, of 2^13 to 2^19 for 4 x 16, 8 x 32 and 32 x 64 heads (benchmark/maxsim.py).
+# In trials the best, or nearly so, of 2^13 to 2^19 for 4 x 16, 8 x 32 and 32 x 64 heads.
 BLOCK = 2**15
 
 _SIGN_AND_MAGNITUDE, _BIAS = np.int32(0x8FFFE000 - 2**32), np.float32(2.0**112)
@@ -77,7 +77,7 @@ def _widen(stored: np.ndarray, block: np.ndarray) -> None:
     if stored.dtype == np.int8:
         block[...] = stored
         return
-    # numpy converts half floats one by one; as whole numbers they go four times faster. The sign is spread over the
+    # numpy converts half floats one by one; as whole numbers it takes many at once. The sign is spread over the
     # bits above it and cut back to one; the exponent is moved in place, and its other bias made up for by a factor.
     bits = block.view(np.int32)
     bits[...] = stored.view(np.int16)

@@ -64,13 +64,12 @@ def compare(
     """
     ranking = load_model(teacher)
     runs = [load_run(folder) for folder in folders]
-    identities = [ranking.identity, *(load_model(folder).identity for folder in folders)]
     data = load_movielens(
         data_path, ranking.identity["protocol"], ranking.identity["embedding_dim"], ranking.identity["split_seed"]
     )
-    for folder, identity in zip([teacher, *folders], identities, strict=True):
-        if identity["data"] != data.fingerprint:
-            raise UserError(f"{folder}: expected the data, protocol and split of the teacher's run, got others.")
+    for trained in (ranking, *runs):
+        if trained.identity["data"] != data.fingerprint:
+            raise UserError(f"{trained.folder}: expected the teacher's data, protocol and split, got others.")
     raw = read_movielens(data_path)
     users = _sampled_users(raw, data, num_users, seed)
     sums: dict[tuple, list[np.ndarray]] = {}
@@ -145,18 +144,12 @@ def print_report(records: list[dict]) -> None:
     """A row per run."""
     first = records[0]
     measures = [name for name in first if name.startswith(("recall", "hit_rate"))]
-    words = {"hit_rate": "hits", "recall": "recall"}
-    titles = [f"{words[kind]} {' in '.join(numbers)}" for kind, *numbers in map(_parts, measures)]
+    readable = (name.replace("hit_rate_", "hits ").replace("recall_", "recall ") for name in measures)
+    titles = [title.replace("_", " in ") for title in readable]
     print(f"{first['users']:,} users, {first['items']:,} movies, {first['protocol']}, teacher {first['teacher']}")
     print(f"{'run':40}" + "".join(f"{title:>16}" for title in titles))
     for record in records:
         print(f"{record['run']:40}" + "".join(f"{record[name]:16.4f}" for name in measures))
-
-
-def _parts(measure: str) -> list[str]:
-    """`hit_rate_10_100` as its name and numbers."""
-    kind = "recall" if measure.startswith("recall") else "hit_rate"
-    return [kind, *measure.removeprefix(f"{kind}_").split("_")]
 
 
 def main(arguments: argparse.Namespace) -> None:

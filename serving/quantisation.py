@@ -30,6 +30,13 @@ def quantise(heads_GNK: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray 
     return stored, None
 
 
+def check_finite(heads_GNK: np.ndarray, ids_N: np.ndarray) -> None:
+    """Raise UserError, naming the first such item, where heads are NaN or infinite."""
+    is_finite_N = np.isfinite(heads_GNK).all(axis=(0, 2))
+    if not is_finite_N.all():
+        raise UserError(f"heads: expected finite numbers, got NaN or infinite ones for item {ids_N[~is_finite_N][0]}.")
+
+
 def restore(stored_GNK: np.ndarray, scales_N: np.ndarray | None) -> np.ndarray:
     """The heads that stored ones stand for, float32."""
     heads_GNK = stored_GNK.astype(np.float32)

@@ -27,7 +27,8 @@ BATCH = 16384  # rows that are encoded at once
 class TrainedRun:
     """What a run's folder holds, ready to encode raw rows on the CPU.
 
-    `checkpoint` is a sha256 over the weights that are served and the levels: an index made of others does not fit.
+    `checkpoint` is a sha256 over the weights and the levels that are served: an index made of others does not fit.
+    `identity` is what the run's own checkpoint says of it: model, data and settings.
     """
 
     folder: Path
@@ -35,6 +36,7 @@ class TrainedRun:
     user_encoder: TowerEncoder
     item_encoder: TowerEncoder
     checkpoint: str
+    identity: dict
 
     @property
     def item_id(self) -> str:
@@ -81,9 +83,9 @@ def load_run(folder: str | Path, levels: Levels = "all") -> TrainedRun:
     Raises UserError where the folder holds no run, or one of a model whose towers are not apart.
     """
     trained = load_model(folder)
-    checkpoint = _sha256(trained.model.state_dict(), levels)
     heads = Heads(trained.model, levels)
-    return TrainedRun(trained.folder, heads, trained.user_encoder, trained.item_encoder, checkpoint)
+    checkpoint = _sha256(trained.model.state_dict(), heads.levels)
+    return TrainedRun(trained.folder, heads, trained.user_encoder, trained.item_encoder, checkpoint, trained.identity)
 
 
 def load_model(folder: str | Path) -> TrainedModel:
@@ -118,7 +120,7 @@ def load_model(folder: str | Path) -> TrainedModel:
     return TrainedModel(folder, model.eval(), *encoders, identity)
 
 
-def _sha256(weights: dict[str, torch.Tensor], levels: Levels) -> str:
+def _sha256(weights: dict[str, torch.Tensor], levels: list[int]) -> str:
     digest = hashlib.sha256(repr(levels).encode())
     for name, value in sorted(weights.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

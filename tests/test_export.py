@@ -8,13 +8,16 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from models import random_features, varlen
 from served import trained
 from shell import PROJECT, assert_refused, run
 
+from model.layers import FieldEmbedding
 from preprocessing.errors import UserError
 from preprocessing.movielens import read_movielens
 from serving.build_index import build_index
-from serving.export import export
+from serving.export import _pool, export
 from serving.exported import MANIFEST, USER_TOWER, ExportedRun
 from serving.maxsim import maxsim
 from serving.trained_run import load_run
@@ -64,6 +67,16 @@ def test_models_of_one_vector_are_exported_too(sample_folder, raw, tmp_path, mod
     users, items = onnx.encode_users(raw.users[:4]), onnx.encode_items(raw.movies)
     expected = maxsim(served.encode_users(raw.users[:4]), served.encode_items(raw.movies)) + served.heads.bias
     np.testing.assert_allclose(onnx.score(users, items), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("combiner", ["mean", "sum", "max"])
+@pytest.mark.parametrize("length_name", [None, "num_genres"])
+def test_lists_are_pooled_for_export_as_the_model_pools_them(combiner, length_name):
+    column = varlen("genres", combiner=combiner, length_name=length_name)
+    embedding = FieldEmbedding([column], init_std=1.0)
+    features = random_features([column], 20)
+    features["genres"][0] = 0  # an empty list
+    torch.testing.assert_close(_pool(embedding, column, features), embedding._pool(column, features))
 
 
 def test_unknown_ids_and_missing_values_are_served_as_unknown(served, exported):

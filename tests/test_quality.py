@@ -74,7 +74,7 @@ def test_a_teacher_that_is_the_pre_ranker_itself_loses_nothing(runs, sample_fold
 
 
 def test_a_run_on_another_split_is_refused(runs, sample_folder):
-    with pytest.raises(UserError, match="other: expected the data, protocol and split of the teacher's run"):
+    with pytest.raises(UserError, match="other: expected the teacher's data, protocol and split"):
         compare(runs["DCN"], [runs["other"]], sample_folder, [5], [5], 10)
 
 

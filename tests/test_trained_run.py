@@ -66,6 +66,10 @@ def test_fewer_levels_than_were_trained_can_be_served(runs, sample_folder):
         load_run(runs["DSSM"], [1])
 
 
+def test_a_level_by_its_number_fits_the_index_of_the_same_level_by_its_name(runs):
+    assert load_run(runs["IntTower"], "last").checkpoint == load_run(runs["IntTower"], [1]).checkpoint
+
+
 def test_an_edited_fe_score_is_noticed_unless_the_same_levels_are_served(monkeypatch):
     def last_level(user_rep, item_rep, user_fea_col, item_fea_col, user_embedding_dim, item_embedding_dim):
         user, item = user_rep[-1], item_rep[-1]
