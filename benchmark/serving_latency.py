@@ -1,11 +1,12 @@
-"""A request as a server answers it: one user's features in, scores of N candidates of an index out.
+"""A request as a server answers it: a user's raw row and the ids of N candidates in, their scores out.
 
     python -m benchmark.serving_latency
 
-A two-tower model encodes the user and scores the candidates by their ids; a ranking model (DCN and others) runs its
-network on every pair, its candidates' features being in memory. Weights and items are random: they do not change the
-time. Requests of the models alternate; a line is a model at a number of candidates and threads. Last come requests per
-second of two processes with one thread each.
+Each model is served by a process of its own, as it would be; they take turns of some requests, so that a drift of the
+machine reaches all. A two-tower model encodes the user and scores the candidates in an index: "ONNX" lines without
+torch, by onnxruntime and numpy. A ranking model (DCN and others) encodes the user and runs its network on every pair,
+its candidates' features being in memory. Weights and items are random: they do not change the time. Last come requests
+per second of two processes with one thread each.
 """
 
 from __future__ import annotations
@@ -13,118 +14,146 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import threadpoolctl
 import torch
 
 from model import model_class
-from preprocessing.movielens import load_movielens, locate_movielens
+from preprocessing.movielens import load_movielens, locate_movielens, read_movielens
 from preprocessing.tables import Dataset
+from serving.export import export
+from serving.exported import ExportedRun
 from serving.heads import Heads
 from serving.index_files import Form
 from serving.item_index import ItemIndex, create_index
+from serving.trained_run import TrainedRun
 from training.memory import keep_freed_memory
 from training.trainer import seed_everything
 
 TWO_TOWERS = {
-    "IntTower 4 x 16": ("IntTower", {}),
-    "IntTower 4 x 16, last level": ("IntTower", {"levels": "last"}),
-    "IntTower 8 x 32": ("IntTower", {"user_head": 8, "item_head": 8, "field_dim": 32}),
-    "IntTower 32 x 64": ("IntTower", {"user_head": 32, "item_head": 32, "field_dim": 64}),
     "DSSM": ("DSSM", {}),
     "DAT": ("DAT", {}),
+    "IntTower 4 x 16, last level": ("IntTower", {"levels": "last"}),
+    "IntTower 4 x 16": ("IntTower", {}),
+    "IntTower 8 x 32": ("IntTower", {"user_head": 8, "item_head": 8, "field_dim": 32}),
+    "IntTower 32 x 64": ("IntTower", {"user_head": 32, "item_head": 32, "field_dim": 64}),
 }
+ONNX = ", ONNX"
 RANKING = ("COLD", "WDL", "DeepFM", "DCN", "AutoInt")
+MODELS = [name + form for name in TWO_TOWERS for form in ("", ONNX)] + list(RANKING)
+USERS = 100  # who ask, in turn
+TURNS = 5
 
 
-def two_tower(name: str, data: Dataset, folder: Path, num_items: int) -> tuple[Callable, int]:
-    """A function that answers for a test row's user and candidate ids, and the bytes of an item."""
-    kind, options = TWO_TOWERS[name]
+class Server:
+    """A process that answers requests for one model, with some threads.
+
+    Args:
+        name: of MODELS.
+        data: a path, as for load_movielens.
+        num_items: in the index.
+    """
+
+    def __init__(self, name: str, data: Path, num_items: int, threads: int):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, far_end = context.Pipe()
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # the process inherits it before any library looks
+        self._process = context.Process(target=_serve, args=(name, data, num_items, far_end), daemon=True)
+        self._process.start()
+
+    def begin(self, num_candidates: int, num_requests: int, seconds: float = float("inf")) -> None:
+        """Have requests answered, at most so many and so long."""
+        self._pipe.send((num_candidates, num_requests, seconds))
+
+    def received(self):
+        """The next thing that the process says: first the bytes of an item, then milliseconds of requests."""
+        return self._pipe.recv()
+
+    def stop(self) -> None:
+        self._pipe.send(None)
+        self._process.join()
+
+
+def _serve(name: str, data: Path, num_items: int, pipe) -> None:
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        loaded = load_movielens(data)
+        users = read_movielens(data).users[:USERS]
+        raw = [users.iloc[[row]] for row in range(len(users))]
+        if name in RANKING:
+            answer, size = _ranking(name, loaded, num_items), None
+        else:
+            answer, size = _two_tower(name, loaded, Path(folder), num_items)
+        pipe.send(size)
+        generator = np.random.default_rng(0)
+        for num_candidates, num_requests, seconds in iter(pipe.recv, None):
+            taken, end = [], time.perf_counter() + seconds
+            while len(taken) < num_requests and time.perf_counter() < end:
+                user, candidates = raw[len(taken) % len(raw)], generator.integers(0, num_items, num_candidates)
+                start = time.perf_counter()
+                answer(user, candidates)
+                taken.append(1e3 * (time.perf_counter() - start))
+            pipe.send(taken)
+
+
+def _two_tower(name: str, data: Dataset, folder: Path, num_items: int) -> tuple[Callable, int]:
+    """A function that answers for a user's raw row and candidate ids, and the bytes of an item."""
+    kind, options = TWO_TOWERS[name.removesuffix(ONNX)]
     seed_everything(0)
     heads = Heads(model_class(kind).from_columns(data.user_columns, data.item_columns, **options))
+    run = TrainedRun(folder, heads, data.user_encoder, data.item_encoder, checkpoint="0" * 64, identity={})
     form = Form(kind, "0" * 64, "id", "float32", heads.num_user_heads, heads.num_heads, heads.head_dim, heads.bias)
-    create_index(folder, form)
-    index = ItemIndex(folder)
+    create_index(folder / "index", form)
+    index = ItemIndex(folder / "index")
     shape = (heads.num_heads, num_items, heads.head_dim)
     index.put(np.arange(num_items), np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
-    names = [column.name for column in data.user_columns]
-
-    def answer(row: int, candidates: np.ndarray) -> np.ndarray:
-        features = {name: data.test.features[name][np.array([row])] for name in names}
-        return index.score(heads.user(features)[0].numpy(), candidates)
-
-    return answer, index.bytes_per_item
+    served = ExportedRun(export(run, folder / "onnx")) if name.endswith(ONNX) else run
+    return lambda user, candidates: index.score(served.encode_users(user)[0], candidates), index.bytes_per_item
 
 
-def ranking(name: str, data: Dataset, num_items: int) -> Callable:
+def _ranking(name: str, data: Dataset, num_items: int) -> Callable:
     """A function that answers by running the network on every pair."""
     seed_everything(0)
     model = model_class(name).from_columns(data.user_columns, data.item_columns).eval()
-    user_names, item_names = ([c.name for c in columns] for columns in (data.user_columns, data.item_columns))
-    rows = np.arange(num_items) % len(data.test)
-    items = {key: value for key, value in data.test.batch(rows).items() if key in item_names}
+    names = [column.name for column in data.item_columns]
+    items = {key: data.test.batch(np.arange(num_items) % len(data.test))[key] for key in names}
 
-    def answer(row: int, candidates: np.ndarray) -> np.ndarray:
-        user = {name: data.test.features[name][np.array([row])] for name in user_names}
-        features = {key: value.expand(len(candidates), *value.shape[1:]) for key, value in user.items()}
+    def answer(user, candidates: np.ndarray) -> np.ndarray:
+        encoded = {key: torch.from_numpy(value) for key, value in data.user_encoder.encode(user).items()}
+        features = {key: value.expand(len(candidates), *value.shape[1:]) for key, value in encoded.items()}
         features |= {key: value[torch.from_numpy(candidates)] for key, value in items.items()}
         return model(features).numpy()
 
     return answer
 
 
-@torch.inference_mode()
-def latencies(answers: dict[str, Callable], num_candidates: int, num_items: int, rounds: int) -> dict[str, np.ndarray]:
-    """Milliseconds of each request, (rounds,) by name; models alternate, after requests that do not count."""
-    generator = np.random.default_rng(0)
-    taken = {name: np.empty(rounds) for name in answers}
-    for i in range(-3, rounds):
-        row, candidates = int(generator.integers(100)), generator.integers(0, num_items, num_candidates)
-        for name, answer in answers.items():
-            start = time.perf_counter()
-            answer(row, candidates)
-            if i >= 0:
-                taken[name][i] = 1e3 * (time.perf_counter() - start)
+def latencies(servers: dict[str, Server], num_candidates: int, num_requests: int) -> dict[str, list[float]]:
+    """Milliseconds of requests by model, which take turns; the first requests of a turn do not count."""
+    taken: dict[str, list[float]] = {name: [] for name in servers}
+    warm_up, a_turn = 3, -(-num_requests // TURNS)
+    for _ in range(TURNS):
+        for name, server in servers.items():
+            server.begin(num_candidates, warm_up + a_turn)
+            taken[name] += server.received()[warm_up:]
     return taken
 
 
-def work(name: str, path: str, num_items: int, seconds: float, counted) -> None:
-    """Answer requests of 1,000 candidates for some seconds; add how many to a shared count."""
-    torch.set_num_threads(1)
-    with threadpoolctl.threadpool_limits(1), tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        answer, _ = two_tower(name, load_movielens(path), Path(folder), num_items)
-        generator, num_requests = np.random.default_rng(0), 0
-        counted.barrier.wait()
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            answer(int(generator.integers(100)), generator.integers(0, num_items, 1000))
-            num_requests += 1
-        counted.queue.put(num_requests)
-
-
-class Counted:
-    """What workers meet at and report to."""
-
-    def __init__(self, context, num_workers: int):
-        self.barrier, self.queue = context.Barrier(num_workers), context.Queue()
-
-
-def requests_per_second(name: str, path: str, num_items: int, seconds: float, num_workers: int) -> float:
-    """Of processes with one thread each that start together."""
-    context = multiprocessing.get_context("spawn")
-    counted = Counted(context, num_workers)
-    workers = [context.Process(target=work, args=(name, path, num_items, seconds, counted)) for _ in range(num_workers)]
-    for worker in workers:
-        worker.start()
-    total = sum(counted.queue.get() for _ in workers)
-    for worker in workers:
-        worker.join()
-    return total / seconds
+def requests_per_second(name: str, data: Path, num_items: int, seconds: float, num_workers: int = 2) -> float:
+    """Of 1,000 candidates, answered by processes with one thread each that work at the same time."""
+    servers = [Server(name, data, num_items, threads=1) for _ in range(num_workers)]
+    for server in servers:
+        server.received()
+    for server in servers:
+        server.begin(1000, 10**9, seconds)
+    num_requests = sum(len(server.received()) for server in servers)
+    for server in servers:
+        server.stop()
+    return num_requests / seconds
 
 
 def main() -> None:
@@ -134,41 +163,35 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=100_000, help="in the index")
     parser.add_argument("--candidates", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=100, help="requests of each model at 1,000 candidates")
+    parser.add_argument("--rounds", type=int, default=1000, help="requests of each model at 1,000 candidates")
     parser.add_argument("--seconds", type=float, default=10.0, help="of the requests per second, per model")
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS, metavar="MODEL")
     parser.add_argument("--json", type=Path, help="also write the records to a file, as JSON lines")
     arguments = parser.parse_args()
-    keep_freed_memory()
-    path = str(locate_movielens(arguments.data))
-    data, records = load_movielens(path), []
-    print(f"cpu, numpy {np.__version__}, torch {torch.__version__}")
-    print(f"{'model':30}{'candidates':>12}{'threads':>9}{'p50':>12}{'p95':>12}{'p99':>12}{'bytes an item':>15}")
-    with tempfile.TemporaryDirectory() as folder:
-        answers, sizes = {}, {}
-        for name in TWO_TOWERS:
-            answers[name], sizes[name] = two_tower(name, data, Path(folder) / name, arguments.items)
-        answers |= {name: ranking(name, data, arguments.items) for name in RANKING}
-        for threads in arguments.threads:
-            torch.set_num_threads(threads)
-            with threadpoolctl.threadpool_limits(threads):
-                for num_candidates in arguments.candidates:
-                    # The ranking models take seconds at 100,000.
-                    rounds = max(5, arguments.rounds * 1000 // num_candidates)
-                    for name, taken in latencies(answers, num_candidates, arguments.items, rounds).items():
-                        p50, p95, p99 = np.quantile(taken, (0.5, 0.95, 0.99))
-                        record = {"model": name, "candidates": num_candidates, "threads": threads, "rounds": rounds}
-                        record |= {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "bytes_per_item": sizes.get(name)}
-                        records.append(record)
-                        print(
-                            f"{name:30}{num_candidates:12,d}{threads:9d}{p50:9.2f} ms{p95:9.2f} ms{p99:9.2f} ms"
-                            f"{sizes.get(name, '-'):>15}",
-                            flush=True,
-                        )
-    print(f"\n{'model':30}{'requests/s of 1,000 candidates, 2 processes':>48}")
-    for name in TWO_TOWERS:
-        rate = requests_per_second(name, path, arguments.items, arguments.seconds, num_workers=2)
+    path, records = locate_movielens(arguments.data), []
+    print(f"cpu, {arguments.items:,} items, numpy {np.__version__}, torch {torch.__version__}")
+    print(f"{'model':34}{'candidates':>11}{'threads':>9}{'p50':>12}{'p95':>12}{'p99':>12}{'bytes an item':>15}")
+    for threads in arguments.threads:
+        servers = {name: Server(name, path, arguments.items, threads) for name in arguments.models}
+        sizes = {name: server.received() for name, server in servers.items()}
+        for num_candidates in arguments.candidates:
+            num_requests = max(20, arguments.rounds * 1000 // num_candidates)
+            for name, taken in latencies(servers, num_candidates, num_requests).items():
+                p50, p95, p99 = np.quantile(taken, (0.5, 0.95, 0.99))
+                record = {"model": name, "candidates": num_candidates, "threads": threads, "requests": len(taken)}
+                records.append(record | {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "bytes_per_item": sizes[name]})
+                print(
+                    f"{name:34}{num_candidates:11,d}{threads:9d}{p50:9.2f} ms{p95:9.2f} ms{p99:9.2f} ms"
+                    f"{sizes[name] or '-':>15}",
+                    flush=True,
+                )
+        for server in servers.values():
+            server.stop()
+    print(f"\n{'model':34}{'requests/s of 1,000 candidates, 2 processes':>48}")
+    for name in arguments.models:
+        rate = requests_per_second(name, path, arguments.items, arguments.seconds)
         records.append({"model": name, "candidates": 1000, "workers": 2, "requests_per_second": rate})
-        print(f"{name:30}{rate:48,.0f}", flush=True)
+        print(f"{name:34}{rate:48,.0f}", flush=True)
     if arguments.json:
         arguments.json.write_text("".join(json.dumps(record) + "\n" for record in records))
 

@@ -58,7 +58,8 @@ class TrainedRun:
 
     @torch.inference_mode()
     def _encode(self, encoder: TowerEncoder, tower, frame: pd.DataFrame) -> np.ndarray:
-        batches = [frame.iloc[i : i + BATCH] for i in range(0, max(len(frame), 1), BATCH)]
+        # A request is one row: it is not cut.
+        batches = [frame] if len(frame) <= BATCH else [frame.iloc[i : i + BATCH] for i in range(0, len(frame), BATCH)]
         features = ({name: torch.from_numpy(v) for name, v in encoder.encode(rows).items()} for rows in batches)
         return torch.cat([tower(rows) for rows in features]).numpy()
 

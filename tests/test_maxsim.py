@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from models import int_tower, item_columns, random_features, user_columns
 from served import heads, plain_scores, users
 
 import serving.maxsim
+import serving.maxsim_torch
 from preprocessing.errors import UserError
 from preprocessing.utils import fe_score
+from serving.heads import Heads
 from serving.maxsim import maxsim
 from serving.quantisation import quantise, restore
 
@@ -44,6 +47,33 @@ def test_chosen_rows_are_scored_in_their_order(monkeypatch, dtype):
     np.testing.assert_allclose(
         maxsim(users(2), stored, scales, rows), maxsim(users(2), stored, scales)[:, rows], rtol=1e-5, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("num_heads", [1, 4])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("block", [7, 2**18])
+def test_the_form_in_torch_gives_the_scores_of_the_form_in_numpy(monkeypatch, num_heads, dtype, block):
+    monkeypatch.setattr(serving.maxsim_torch, "BLOCK_ON_CPU", block)
+    user, (stored, scales) = users(3), quantise(heads(50, num_heads=num_heads), dtype)
+    tensors = [None if array is None else torch.from_numpy(array) for array in (user, stored, scales)]
+    rows = np.array([49, 0, 7, 7])
+    for chosen in (None, rows, rows[:0]):
+        expected = maxsim(user, stored, scales, chosen)
+        scores = serving.maxsim_torch.maxsim(*tensors, None if chosen is None else torch.from_numpy(chosen))
+        np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-5, atol=1e-5)
+    assert serving.maxsim_torch.maxsim(tensors[0][:0], *tensors[1:]).shape == (0, 50)
+
+
+@pytest.mark.parametrize("levels", ["all", "last"])
+def test_both_forms_give_the_logits_of_forward(levels):
+    served = Heads(int_tower(levels=levels, init_std=0.5))
+    features = random_features([*user_columns(), *item_columns()], 20)
+    with torch.inference_mode():
+        expected = served.model(features).numpy()
+        user_BQK, item_GNK = served.user(features), served.item(features).transpose(0, 1).contiguous()
+    for scores_BN in (maxsim(user_BQK.numpy(), item_GNK.numpy()), serving.maxsim_torch.maxsim(user_BQK, item_GNK)):
+        logits = np.diagonal(np.asarray(scores_BN)) + served.bias
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_no_items_and_no_users_give_no_scores():
