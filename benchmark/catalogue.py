@@ -42,25 +42,28 @@ def main() -> None:
     print(
         f"cpu, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS')}, {arguments.items:,} items of 4 x 16 heads, 3 levels"
     )
-    print(f"{'dtype':10}{'MB':>8}{'open':>10}{'unchecked':>12}{'top 100':>12}{'p99':>12}{'GB/s':>8}{'of a sum':>10}")
+    print(
+        f"{'dtype':10}{'MB':>8}{'open':>10}{'unchecked':>12}{'scorer':>10}{'top 100':>12}{'p99':>12}{'GB/s':>8}"
+        f"{'of a sum':>10}"
+    )
     for dtype in DTYPES:
         with tempfile.TemporaryDirectory() as folder:
             form = Form("generated", "0" * 64, "item_id", dtype, num_user_heads=12, num_heads=4, head_dim=16, bias=0.0)
             create_index(folder, form)
             ItemIndex(folder).put(np.arange(arguments.items), heads)
             opened, unchecked = (timed(partial(ItemIndex, folder, verify=checked)) for checked in (True, False))
-            index = ItemIndex(folder)
-            if dtype == "float32":
-                assert index.top_k(user, arguments.top).ids.tolist() == best.tolist()
-            seconds = [timed(partial(index.top_k, user, arguments.top)) for _ in range(arguments.rounds)]
-            flat = np.concatenate([head.reshape(-1) for head in heads])
-            sums = np.median([timed(flat.sum) for _ in range(5)])
-            rate = index.bytes_per_item * arguments.items / np.median(seconds) / 1e9
-            print(
-                f"{dtype:10}{index.bytes_per_item * arguments.items / 1e6:8.0f}{1e3 * opened:7.0f} ms"
-                f"{1e3 * unchecked:9.0f} ms{1e3 * np.median(seconds):9.1f} ms{1e3 * np.quantile(seconds, 0.99):9.1f} ms"
-                f"{rate:8.1f}{rate / (flat.nbytes / sums / 1e9):10.0%}"
-            )
+            for scorer in ("numpy", "torch"):
+                index = ItemIndex(folder, scorer=scorer)
+                if dtype == "float32":
+                    assert index.top_k(user, arguments.top).ids.tolist() == best.tolist()
+                seconds = [timed(partial(index.top_k, user, arguments.top)) for _ in range(arguments.rounds)]
+                sums = np.median([timed(heads.sum) for _ in range(5)])
+                rate = index.bytes_per_item * arguments.items / np.median(seconds) / 1e9
+                print(
+                    f"{dtype:10}{index.bytes_per_item * arguments.items / 1e6:8.0f}{1e3 * opened:7.0f} ms"
+                    f"{1e3 * unchecked:9.0f} ms{scorer:>10}{1e3 * np.median(seconds):9.1f} ms"
+                    f"{1e3 * np.quantile(seconds, 0.99):9.1f} ms{rate:8.1f}{rate / (heads.nbytes / sums / 1e9):10.0%}"
+                )
 
 
 def plain(user_QK: np.ndarray, heads_GNK: np.ndarray) -> np.ndarray:

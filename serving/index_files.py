@@ -134,7 +134,8 @@ def open_segment(folder: Path, entry: dict, form: Form, verify: bool = True) -> 
         for name, expected in entry["checksums"].items():
             if verify and file_checksum(place / name) != expected:
                 raise UserError(f"{place / name}: expected the checksum {expected}, got another; build the index anew.")
-            arrays[name] = np.load(place / name, mmap_mode="r" if name == HEADS else None, allow_pickle=False)
+            # Mapped so that a write would stay in memory: nothing writes, and torch takes no array that is read-only.
+            arrays[name] = np.load(place / name, mmap_mode="c" if name == HEADS else None, allow_pickle=False)
         ids, heads, scales = arrays[IDS], arrays[HEADS].view(np.ndarray), arrays.get(SCALES)
         shape = (form.num_heads, entry["num_items"], form.head_dim)
         if heads.shape != shape or heads.dtype != form.dtype or len(ids) != entry["num_items"]:

@@ -27,8 +27,8 @@ from serving.index_files import (
     write_segment,
 )
 from serving.item_ids import RowOfId, as_ids
-from serving.maxsim import maxsim
 from serving.quantisation import check_finite, quantise
+from serving.scorer import Scorer, scorer_called
 
 CHUNK = 2**14  # scores among which the best are looked for at once
 USERS_AT_ONCE = 16  # whose scores of all items are held at once
@@ -43,12 +43,14 @@ class ItemIndex:
         folder: where the index stands.
         checkpoint: the `checkpoint` of the TrainedRun whose users will be scored; None takes an index of any.
         verify: compare the checksums of all files, which reads them once.
+        scorer: "numpy", "torch", or the "fastest" of them on this machine; see serving/scorer.py.
     Raises UserError where the folder holds no index, a damaged one, or one of other weights.
     """
 
-    def __init__(self, folder: str | Path, checkpoint: str | None = None, verify: bool = True):
+    def __init__(self, folder: str | Path, checkpoint: str | None = None, verify: bool = True, scorer: str = "numpy"):
         self.folder, self.checkpoint, self.verify = Path(folder), checkpoint, verify
         self._snapshot = self._open(None)
+        self._maxsim = scorer_called(scorer, self.form.num_user_heads, self.form.num_heads, self.form.head_dim)
 
     @property
     def form(self) -> Form:
@@ -99,14 +101,14 @@ class ItemIndex:
         candidate_ids = np.asarray(candidate_ids)
         if candidate_ids.ndim == 2 and not is_one and len(candidate_ids) == len(users):
             rows = (snapshot.rows_of(ids) for ids in candidate_ids)
-            scores = [snapshot.score(user[None], its)[0] for user, its in zip(users, rows, strict=True)]
+            scores = [snapshot.score(self._maxsim, user[None], its)[0] for user, its in zip(users, rows, strict=True)]
             return np.stack(scores) if scores else np.empty(candidate_ids.shape, np.float32)
         if candidate_ids.ndim != 1:
             raise UserError(
                 f"candidate_ids: expected a list of ids, or one for each of {len(users)} users, got an array of shape "
                 f"{candidate_ids.shape}."
             )
-        scores = snapshot.score(users, snapshot.rows_of(candidate_ids))
+        scores = snapshot.score(self._maxsim, users, snapshot.rows_of(candidate_ids))
         return scores[0] if is_one else scores
 
     def top_k(self, user: np.ndarray, k: int, candidates: np.ndarray | list | None = None) -> TopK | list[TopK]:
@@ -130,7 +132,7 @@ class ItemIndex:
             rows = rows[rows >= 0]
         best = []
         for start in range(0, len(users), USERS_AT_ONCE):
-            for scores in snapshot.score(users[start : start + USERS_AT_ONCE], rows):
+            for scores in snapshot.score(self._maxsim, users[start : start + USERS_AT_ONCE], rows):
                 ids = snapshot.ids if rows is None else snapshot.ids[rows]
                 places = best_places(scores, ids, k)
                 best.append(TopK(ids[places], scores[places]))
@@ -289,13 +291,13 @@ class _Snapshot:
         """(C,) the row of each id, -1 where it is not in the index."""
         return self._row_of_id(np.asarray(ids))
 
-    def score(self, users_BQK: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+    def score(self, maxsim: Scorer, users_BQK: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
         """Logits (B, C) of rows, or (B, N) of all where `rows` is None; -inf for row -1 and for removed rows."""
         size = len(self.ids) if rows is None else len(rows)
         scores = np.full((len(users_BQK), size), -np.inf, np.float32)
         for segment, first in zip(self.segments, self.firsts, strict=True):
             if rows is None:
-                scores[:, first : first + len(segment)] = maxsim(users_BQK, segment.heads, segment.scales)
+                scores[:, first : first + len(segment)] = maxsim(users_BQK, segment.heads, segment.scales, None)
                 continue
             here = (rows >= first) & (rows < first + len(segment))
             # All candidates in one segment is the common case, and needs no mask.

@@ -24,7 +24,7 @@ def maxsim(user_BQK: Tensor, heads_GNK: Tensor, scales_N: Tensor | None = None, 
         scales_N: what an item's heads are to be multiplied by, where they are int8; above 0.
         rows_N: score these items alone, in this order; int64.
     """
-    num_users, num_user_heads, head_dim = user_BQK.shape
+    num_users, num_user_heads, _ = user_BQK.shape
     if len(heads_GNK) == 1:  # nothing to choose from: the sum of products is the product with the sum
         user_BQK, num_user_heads = user_BQK.sum(1, keepdim=True), 1
     num_items = heads_GNK.shape[1] if rows_N is None else len(rows_N)

@@ -8,9 +8,11 @@ import pytest
 from served import form, heads, index_of, plain_scores, users
 
 import serving.item_index
+import serving.scorer
 from preprocessing.errors import UserError
 from serving.index_files import HEADS, MANIFEST, read_manifest
 from serving.item_index import ItemIndex, best_places, create_index
+from serving.scorer import SCORERS, scorer_called
 
 IDS = [10, 3, 7, 100, 5]
 
@@ -26,6 +28,46 @@ def test_candidates_get_the_formulas_score_in_the_order_that_they_are_asked_in(t
     expected = plain_scores(users(2), heads(5))
     assert np.abs(index.score(users(2), IDS) - expected).max() < tolerance
     assert np.abs(index.score(users(2)[0], IDS[::-1]) - expected[0, ::-1]).max() < tolerance
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_any_form_of_the_scorer_gives_the_same_answers(tmp_path, recwarn, scorer, dtype):
+    index = index_of(tmp_path, range(300), heads(300), dtype=dtype)
+    index.put([7, 1000], heads(2, seed=5))
+    other = ItemIndex(tmp_path, scorer=scorer)
+    asked = [5, 1000, 8, 999]
+    np.testing.assert_allclose(other.score(users(2), asked), index.score(users(2), asked), rtol=1e-5, atol=1e-5)
+    assert other.top_k(users(1)[0], 20).ids.tolist() == index.top_k(users(1)[0], 20).ids.tolist()
+    assert not recwarn.list
+
+
+def test_a_scorer_that_is_not_there_is_refused(index, monkeypatch):
+    with pytest.raises(UserError, match="expected one of numpy, torch, fastest, got 'faiss'"):
+        ItemIndex(index.folder, scorer="faiss")
+    monkeypatch.setattr(serving.scorer, "_has_torch", lambda: False)
+    with pytest.raises(UserError, match="expected torch to be installed"):
+        ItemIndex(index.folder, scorer="torch")
+    expected = index.score(users(1)[0], IDS)
+    assert np.array_equal(ItemIndex(index.folder, scorer="fastest").score(users(1)[0], IDS), expected)
+
+
+def test_the_fastest_scorer_is_the_one_that_took_less_time_on_all_items_and_on_chosen_ones(monkeypatch):
+    forms = (serving.scorer.maxsim, serving.scorer.maxsim_in_torch)
+    for slow, fast in (forms, forms[::-1]):
+        monkeypatch.setattr(serving.scorer, "_seconds", lambda form, *_, slow=slow: float(form is slow))
+        assert scorer_called("fastest", 3, 2, 4) is fast
+    called = []
+    numpy_form = lambda *_: called.append("numpy")  # noqa: E731
+    monkeypatch.setattr(serving.scorer, "maxsim", numpy_form)
+    monkeypatch.setattr(serving.scorer, "maxsim_in_torch", lambda *_: called.append("torch"))
+    monkeypatch.setattr(
+        serving.scorer, "_seconds", lambda form, _u, _h, rows: float((form is numpy_form) == (rows is None))
+    )
+    mixed = scorer_called("fastest", 3, 2, 4)
+    mixed(users(1), heads(3), None, None)
+    mixed(users(1), heads(3), None, np.array([1]))
+    assert called == ["torch", "numpy"]
 
 
 def test_each_user_of_a_batch_may_have_candidates_of_their_own(index):

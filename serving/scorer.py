@@ -1,0 +1,77 @@
+"""Which form of the scorer an index uses: numpy's, torch's, or the faster of them on this machine.
+
+numpy's needs nothing else. torch's uses several threads better and shares them with the towers; which one is faster
+depends on the heads, the threads and the processor (benchmark/maxsim.py shows it), so it can be measured where it runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from preprocessing.errors import UserError
+from serving.maxsim import maxsim
+
+SCORERS = ("numpy", "torch", "fastest")
+TRIAL_ITEMS, TRIAL_ROUNDS = 4096, 7
+
+Scorer = Callable[[np.ndarray, np.ndarray, "np.ndarray | None", "np.ndarray | None"], np.ndarray]
+
+
+def scorer_called(name: str, num_user_heads: int, num_heads: int, head_dim: int) -> Scorer:
+    """A function with the arguments of serving/maxsim.py's.
+
+    Args:
+        name: of SCORERS; "fastest" tries both for a moment on heads of these numbers and size, with all items and with
+            chosen ones; where there is no torch it is numpy's.
+    Raises UserError for another name, and for "torch" where it is not installed.
+    """
+    if name not in SCORERS:
+        raise UserError(f"scorer: expected one of {', '.join(SCORERS)}, got {name!r}.")
+    if name == "torch" and not _has_torch():
+        raise UserError("scorer: expected torch to be installed, it is not; install it, or choose 'numpy'.")
+    if name == "numpy" or not _has_torch():
+        return maxsim
+    if name == "torch":
+        return maxsim_in_torch
+    generator = np.random.default_rng(0)
+    user_BQK = generator.standard_normal((1, num_user_heads, head_dim), dtype=np.float32)
+    heads_GNK = generator.standard_normal((num_heads, TRIAL_ITEMS, head_dim), dtype=np.float32)
+    rows_N = generator.permutation(TRIAL_ITEMS)
+    forms = (maxsim, maxsim_in_torch)
+    of_all, of_chosen = (
+        min(forms, key=lambda form, rows_N=rows: _seconds(form, user_BQK, heads_GNK, rows_N)) for rows in (None, rows_N)
+    )
+    if of_all is of_chosen:
+        return of_all
+    return lambda users, heads, scales, rows: (of_all if rows is None else of_chosen)(users, heads, scales, rows)
+
+
+def maxsim_in_torch(
+    user_BQK: np.ndarray, heads_GNK: np.ndarray, scales_N: np.ndarray | None = None, rows_N: np.ndarray | None = None
+) -> np.ndarray:
+    """serving/maxsim_torch.py on arrays, on the CPU; nothing is copied."""
+    import torch
+
+    import serving.maxsim_torch
+
+    given = (user_BQK, heads_GNK, scales_N, rows_N)
+    tensors = (None if array is None else torch.from_numpy(np.ascontiguousarray(array)) for array in given)
+    return serving.maxsim_torch.maxsim(*tensors).numpy()
+
+
+def _has_torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
+
+
+def _seconds(scorer: Scorer, user_BQK: np.ndarray, heads_GNK: np.ndarray, rows_N: np.ndarray | None) -> float:
+    """The shortest of some calls, after one that does not count."""
+    taken = []
+    for _ in range(1 + TRIAL_ROUNDS):
+        start = time.perf_counter()
+        scorer(user_BQK, heads_GNK, None, rows_N)
+        taken.append(time.perf_counter() - start)
+    return min(taken[1:])
