@@ -11,6 +11,7 @@ import tempfile
 import numpy as np
 import pandas as pd
 
+from model.settings import levels
 from preprocessing.movielens import load_movielens, locate_movielens, read_movielens
 from serving.build_index import build_index
 from serving.item_index import ItemIndex
@@ -33,13 +34,15 @@ def main() -> None:
     """Print a line per run and dtype."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", nargs="+", required=True, help="folders of two-tower models' runs on MovieLens-1M")
+    parser.add_argument("--levels", default="all", type=levels, help="IntTower: levels to serve: all, last, or 0,2")
     parser.add_argument("--data", help="MovieLens-1M, as for the training script")
     arguments = parser.parse_args()
     path = locate_movielens(arguments.data)
     raw = read_movielens(path)
+    print(f"levels: {arguments.levels}")
     print(f"{'model':12}{'heads':>8}{'dtype':>10}{'bytes an item':>16}{'test AUC':>12}{'lost':>12}")
     for folder in arguments.runs:
-        run = load_run(folder)
+        run = load_run(folder, arguments.levels)
         test = load_movielens(path, run.identity["protocol"], split_seed=run.identity["split_seed"]).test
         ratings, labels = raw.ratings.loc[test.rows], test.labels.numpy()
         whole = None

@@ -3,8 +3,8 @@
     python -m reproduction.pages
 
 In README.md and results/README.md stand, each up to `<!-- end -->`, after `<!-- table: FILE -->` a table that
-reproduce.py wrote, after `<!-- output: FILE -->` what a command printed, and after `<!-- runs: NAME -->` a table of
-single runs (RUNS below). FILE is a path under results/.
+reproduce.py wrote, after `<!-- output: FILE -->` what a command printed, and after `<!-- runs: NAME -->` a table
+with a row per record (RUNS below). FILE is a path under results/.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from preprocessing.files import write_atomically
 from reproduction.plans import TABLE_2, table_2_run
 from reproduction.records import PROJECT, RESULTS, Records
 from reproduction.runs import Run
+from reproduction.serving import quality_rows, serving_rows
 from reproduction.tables import PUBLISHED
 
 PAGES = (PROJECT / "README.md", RESULTS / "README.md")
@@ -126,7 +127,15 @@ def _handicaps() -> tuple[list[dict], Columns]:
     return records, own | _MEASURES | {"published AUC / logloss": _published} | _EFFORT
 
 
-RUNS = {"about": _about, "cir": _cir, "variations": _variations, "tuning": _tuning, "handicaps": _handicaps}
+RUNS = {
+    "about": _about,
+    "cir": _cir,
+    "variations": _variations,
+    "tuning": _tuning,
+    "handicaps": _handicaps,
+    "serving": serving_rows,
+    "quality": quality_rows,
+}
 
 
 def runs_table(name: str) -> str:

@@ -1,6 +1,7 @@
 """Small runs and indexes for the tests of serving/."""
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -9,11 +10,12 @@ from serving.index_files import Form
 from serving.item_index import ItemIndex, create_index
 
 
-def trained(folder: Path, data: Path, model: str = "IntTower", **settings) -> Path:
-    """The folder of a run of one epoch on the sample."""
+def trained(
+    folder: Path, data: Path, model: str = "IntTower", script: ModuleType = train_movielens_IntTower, **settings
+) -> Path:
+    """The folder of a run of one epoch on a sample."""
     small = {"hidden_units": [16, 8], "embedding_dim": 8, "epochs": 1, "device": "cpu"} | settings
-    chosen = train_movielens_IntTower.Settings(data=str(data), output=str(folder), model=model, **small)
-    train_movielens_IntTower.main(chosen)
+    script.main(script.Settings(data=str(data), output=str(folder), model=model, **small))
     return folder
 
 

@@ -9,12 +9,19 @@ from served import trained
 from shell import assert_refused, run
 
 import serving.build_index
+import train_alibaba_IntTower
+import train_amazon_IntTower
+from preprocessing.alibaba import locate_alibaba, read_alibaba
+from preprocessing.amazon import locate_amazon, read_amazon
 from preprocessing.errors import UserError
 from preprocessing.movielens import read_movielens
+from preprocessing.sample_alibaba import write_alibaba_sample
+from preprocessing.sample_amazon import write_amazon_sample
 from serving.build_index import build_index
 from serving.index_files import HEADS
 from serving.item_index import ItemIndex
-from serving.trained_run import load_run
+from serving.maxsim import maxsim
+from serving.trained_run import TrainedRun, load_run
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +116,36 @@ def test_the_command_builds_an_index_of_the_datasets_items_or_of_a_csv(folder, m
     record = json.loads((folder / "record.json").read_text())
     assert record["model"] == "IntTower"
     assert np.isfinite(record["test"]["auc"])
+
+
+def assert_ranked_as_encoded(index: ItemIndex, served: TrainedRun, users: pd.DataFrame, items: pd.DataFrame) -> None:
+    """The index ranks items for users as scores of all of them, encoded here, do."""
+    user_heads = served.encode_users(users)
+    expected = maxsim(user_heads, served.encode_items(items)) + served.heads.bias
+    np.testing.assert_allclose(index.score(user_heads, items[served.item_id]), expected, rtol=1e-4, atol=1e-5)
+    for best, scores in zip(index.top_k(user_heads, 5), expected, strict=True):
+        np.testing.assert_allclose(best.scores, np.sort(scores)[::-1][:5], rtol=1e-4, atol=1e-5)
+
+
+def test_amazons_items_are_served_by_their_asin(tmp_path):
+    data = write_amazon_sample(tmp_path / "data", num_rows=500)
+    folder = trained(tmp_path / "run", data, script=train_amazon_IntTower, cache=False)
+    result = run("-m", "serving.build_index", "--run", folder, "--data", data)
+    assert result.returncode == 0, result.stderr
+    served, raw = load_run(folder), read_amazon(*locate_amazon(str(data)))
+    index = ItemIndex(folder / "index", served.checkpoint)
+    assert sorted(index.ids) == sorted(raw.items["asin"])
+    assert_ranked_as_encoded(index, served, raw.users[:3], raw.items)
+
+
+def test_alibabas_ads_are_served_with_the_place_that_they_are_shown_in(tmp_path):
+    data = write_alibaba_sample(tmp_path / "data", num_rows=2000)
+    folder = trained(tmp_path / "run", data, script=train_alibaba_IntTower, cache=False)
+    command = ["-m", "serving.build_index", "--run", folder, "--data", data]
+    assert_refused(run(*command), "encode: expected a column 'pid'")
+    result = run(*command, "--set", "pid=430548_1007")
+    assert result.returncode == 0, result.stderr
+    served, raw = load_run(folder), read_alibaba(locate_alibaba(str(data)))
+    index = ItemIndex(folder / "index", served.checkpoint)
+    assert index.ids.tolist() == sorted(raw.items["adgroup_id"])
+    assert_ranked_as_encoded(index, served, raw.users[:3], raw.items.assign(pid="430548_1007"))
