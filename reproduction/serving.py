@@ -38,9 +38,10 @@ def serving_rows() -> tuple[list[Row], Columns]:
 
 
 def quality_rows() -> tuple[list[Row], Columns]:
-    """A row per two-tower model: what passes its cut."""
+    """A row for the teacher and one per two-tower model: what passes its cut."""
     rows = read_json_lines(QUALITY)
-    columns: Columns = {"model": lambda row: NAMES.get(row["model"], row["model"])}
+    teacher = " (the teacher)"
+    columns: Columns = {"model": lambda r: NAMES.get(r["model"], r["model"]) + teacher * (r["model"] == r["teacher"])}
     for name in [name for name in rows[0] if name.startswith(("recall", "hit_rate"))]:
         kind, *numbers = name.replace("hit_rate", "hits").split("_")
         title = f"liked, at {numbers[0]}" if kind == "recall" else f"teacher's {numbers[0]}, at {numbers[1]}"

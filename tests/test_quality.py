@@ -67,8 +67,9 @@ def test_the_teacher_scores_pairs_as_its_forward_does(runs, sample_folder):
 
 
 def test_a_teacher_that_is_the_pre_ranker_itself_loses_nothing(runs, sample_folder):
-    [record] = compare(runs["DSSM"], [runs["DSSM"]], sample_folder, ks=[5], ms=[5, 80], num_users=30)
+    teacher, record = compare(runs["DSSM"], [runs["DSSM"]], sample_folder, ks=[5], ms=[5, 80], num_users=30)
     assert record["hit_rate_5_5"] == 1.0
+    assert record["recall_5"] == pytest.approx(teacher["recall_5"], abs=1e-6)
     assert record["recall_80"] == 1.0  # all movies pass
     assert record["users"] == 30
 
@@ -86,7 +87,8 @@ def test_the_command_prints_a_row_per_run_and_keeps_records(runs, sample_folder,
     assert result.returncode == 0, result.stderr
     assert "hits 5 in 10" in result.stdout
     records = [json.loads(line) for line in (tmp_path / "quality.jsonl").read_text().splitlines()]
-    assert [record["model"] for record in records] == ["IntTower", "DSSM"]
+    assert [record["model"] for record in records] == ["DCN", "IntTower", "DSSM"]
+    assert records[0]["hit_rate_5_10"] == 1.0  # the teacher's own
     for record in records:
         assert 0 <= record["hit_rate_5_10"] <= record["hit_rate_5_20"] <= 1
         assert f"{record['recall_20']:.4f}" in result.stdout
