@@ -99,11 +99,11 @@ def read_candidates(path: Path, index: ItemIndex) -> list[str]:
 
 
 def print_ranking(best, movies: pd.DataFrame) -> None:
-    """A line per movie: its rank, logit, probability, id and title."""
+    """A line per movie: its rank, logit, id and title."""
     title = movies.set_index("movie_id")["title"]
     print(f"\n{'rank':>4}  {'logit':>7}  {'movie':>6}  title")
     for rank, (movie, score) in enumerate(zip(best.ids, best.scores, strict=True), start=1):
-        print(f"{rank:4d}  {score:7.3f}  {movie:6d}  {title[movie]}")
+        print(f"{rank:4d}  {score:7.3f}  {movie:6d}  {title.get(movie, '(in the index, not in the data)')}")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

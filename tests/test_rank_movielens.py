@@ -1,11 +1,13 @@
 """The ranking script, as a person runs it."""
 
+import pandas as pd
 import pytest
 from served import trained
 from shell import assert_refused, run
 
 import rank_movielens
 from preprocessing.movielens import read_movielens
+from serving.item_index import ItemIndex
 from serving.trained_run import load_run
 
 
@@ -75,6 +77,19 @@ def test_candidates_come_from_a_file_and_unknown_ones_are_named(rank, tmp_path, 
     printed = capsys.readouterr().out
     assert "passed over 2 that are no movies of the index (999999, seven)." in printed
     assert {movie for _, _, movie, _ in ranking(printed)} == {5, 7}
+
+
+def test_a_movie_that_was_put_into_the_index_later_is_ranked_without_a_title(rank, folder, tmp_path, capsys):
+    rank("--user", "3")
+    served = load_run(folder)
+    index = ItemIndex(folder / "index", served.checkpoint)
+    index.put([5000], served.encode_items(pd.DataFrame({"movie_id": [5000], "genres": ["Drama"]})))
+    (tmp_path / "candidates").write_text("5000\n")
+    capsys.readouterr()
+    rank("--user", "3", "--candidates", str(tmp_path / "candidates"))
+    [(_, _, movie, title)] = ranking(capsys.readouterr().out)
+    assert (movie, title) == (5000, "(in the index, not in the data)")
+    index.remove([5000])
 
 
 def test_fewer_levels_make_an_index_of_their_own(rank, capsys):
