@@ -31,7 +31,10 @@ SHORTER = {
     "benchmark.decoupled_evaluation": ["--repeats", "1"],
     "benchmark.deepctr_speed": ["--repeats", "1", "--steps", "1"],
     "benchmark.maxsim": ["--items", "200", "--rounds", "1"],
-    "benchmark.serving_latency": ["--candidates", "100", "--rounds", "1", "--seconds", "0.2", "--items", "500"],
+    "benchmark.serving_latency": [
+        *("--candidates", "100", "--rounds", "1", "--seconds", "0.2", "--items", "500", "--threads", "1"),
+        *("--models", "IntTower 4 x 16", "DSSM, ONNX", "DCN"),
+    ],
     "benchmark.quantisation": [],
     "benchmark.catalogue": ["--items", "5000", "--rounds", "1"],
     "benchmark.soak": ["--minutes", "0.05"],
