@@ -12,18 +12,50 @@ import argparse
 import sys
 from pathlib import Path
 
+from experiment.flags import levels
+from experiment.folder import check_run_folder
+from preprocessing.command import Parser, exit_code, positive, read_command_line
+from preprocessing.errors import UserError
+from preprocessing.sources import movielens_files
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--run", required=True, help="the folder of a training run on MovieLens")
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument("--user", type=int, help="a user_id")
+    who.add_argument("--cold", action="store_true", help="a user who is not in the data")
+    parser.add_argument("--gender", choices=("F", "M"), help="of a cold user")
+    parser.add_argument("--age", type=int, help="of a cold user, in years")
+    parser.add_argument("--occupation", type=int, help="of a cold user: 0 to 20, as in MovieLens")
+    parser.add_argument("--top", type=positive, default=10, help="how many movies to print (default 10)")
+    parser.add_argument("--candidates", help="a file of movie ids, one a line, to choose from; else all movies")
+    parser.add_argument("--levels", default="all", type=levels, help="IntTower: levels to serve: all, last, or 0,2")
+    parser.add_argument("--data", help="MovieLens-1M, as for the training script")
+    arguments = parser.parse_args(words)
+    told = [name for name in ("gender", "age", "occupation") if getattr(arguments, name) is not None]
+    if told and not arguments.cold:
+        parser.error(f"--{told[0]}: expected with --cold alone: a known user's is in the data")
+    check_run_folder(arguments.run)
+    movielens_files(arguments.data)
+    if arguments.candidates and not Path(arguments.candidates).is_file():
+        raise UserError(f"--candidates {arguments.candidates}: expected a file of movie ids, got none; check the path.")
+    return arguments
+
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
 import pandas as pd
 
-from model.settings import levels
+from experiment.report import SYNTHETIC_BANNER
 from preprocessing.encode import SparseField
-from preprocessing.errors import UserError
 from preprocessing.movielens import RawMovieLens, locate_movielens, read_movielens
 from serving.build_index import build_index
 from serving.index_files import MANIFEST, read_manifest
 from serving.item_index import ItemIndex
 from serving.trained_run import TrainedRun, load_run
-from training.report import SYNTHETIC_BANNER
-from training.settings import Parser, exit_code
 
 AGES = (1, 18, 25, 35, 45, 50, 56)  # MovieLens writes an age as the least of its group
 NOBODY = -1  # no user has this id
@@ -106,27 +138,5 @@ def print_ranking(best, movies: pd.DataFrame) -> None:
         print(f"{rank:4d}  {score:7.3f}  {movie:6d}  {title.get(movie, '(in the index, not in the data)')}")
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("--run", required=True, help="the folder of a training run on MovieLens")
-    who = parser.add_mutually_exclusive_group(required=True)
-    who.add_argument("--user", type=int, help="a user_id")
-    who.add_argument("--cold", action="store_true", help="a user who is not in the data")
-    parser.add_argument("--gender", choices=("F", "M"), help="of a cold user")
-    parser.add_argument("--age", type=int, help="of a cold user, in years")
-    parser.add_argument("--occupation", type=int, help="of a cold user: 0 to 20, as in MovieLens")
-    parser.add_argument("--top", type=int, default=10, help="how many movies to print (default 10)")
-    parser.add_argument("--candidates", help="a file of movie ids, one a line, to choose from; else all movies")
-    parser.add_argument("--levels", default="all", type=levels, help="IntTower: levels to serve: all, last, or 0,2")
-    parser.add_argument("--data", help="MovieLens-1M, as for the training script")
-    chosen = parser.parse_args(arguments)
-    told = [name for name in ("gender", "age", "occupation") if getattr(chosen, name) is not None]
-    if told and not chosen.cold:
-        parser.error(f"--{told[0]}: expected with --cold alone: a known user's is in the data")
-    return chosen
-
-
 if __name__ == "__main__":
-    chosen = parse(sys.argv[1:])
-    sys.exit(exit_code(lambda: main(chosen), "nothing was changed."))
+    sys.exit(exit_code(lambda: main(arguments), "nothing was changed."))

@@ -12,25 +12,65 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-from model.settings import flag_name
-from preprocessing.errors import UserError
-from preprocessing.protocols import PROTOCOLS
+from experiment.flags import flag_name
+from preprocessing.choices import PROTOCOLS
+from preprocessing.command import EXIT_OK, EXIT_STOPPED, Parser, exit_code, positive, read_command_line
 from reproduction import plans
+from reproduction.records import RESULTS, Records
+from reproduction.runs import SCRIPTS, Run, data_state, kind_of_device
+from training.device import DEVICES, check_device, resolve_device
+
+TABLES = ("2", "ablation", "latency")
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line; leaves with code 2 on a mistake."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--table", choices=TABLES, help="the table to make")
+    what.add_argument(
+        "--check-leaks",
+        action="store_true",
+        help="train on shuffled labels: exit code 1 if strict or temporal rank them (all datasets by default)",
+    )
+    parser.add_argument("--datasets", nargs="+", choices=sorted(SCRIPTS), help="default: movielens")
+    parser.add_argument("--models", nargs="+", choices=list(plans.TABLE_2), help="of table 2; default: all nine")
+    parser.add_argument("--groups", nargs="+", choices=list(plans.ABLATION), help="of the ablation; default: all")
+    parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, help="default: all three; ablation: strict")
+    parser.add_argument("--seeds", type=positive, default=3, help="number of seeds, from 1023 on (default 3)")
+    parser.add_argument(
+        "--jobs", type=positive, help="runs at a time, one thread each (default: a core each, on CUDA one)"
+    )
+    parser.add_argument("--device", default="cpu", help=f"{DEVICES} (default cpu)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where records and tables go")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs and their expected time, and stop")
+    arguments = parser.parse_args(words)
+    if arguments.jobs is None:
+        arguments.jobs = 1 if arguments.device.startswith("cuda") else os.cpu_count() or 1
+    # A flag that would have no effect is refused.
+    of_tables = {"datasets": ("2", "ablation", None), "protocols": ("2", "ablation", None), "models": ("2",)}
+    of_tables |= {"groups": ("ablation",), "dry_run": ("2", "ablation")}
+    for name, tables in of_tables.items():
+        if getattr(arguments, name) and arguments.table not in tables:
+            chosen = f"--table {arguments.table}" if arguments.table else "--check-leaks"
+            parser.error(f"{flag_name(name)}: has no effect with {chosen}; leave it out")
+    check_device(arguments.device)
+    return arguments
+
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
+from dataclasses import replace
+
 from reproduction.bootstrap import update_bootstrap
 from reproduction.execute import describe, execute, expected_seconds, only_process, readable, time_left
 from reproduction.folders import collect, missing_runs
 from reproduction.latency import update_latency
 from reproduction.leaks import print_leaks
 from reproduction.output import write_ablation, write_latency, write_table_2
-from reproduction.records import RESULTS, Records
-from reproduction.runs import SCRIPTS, Run, data_state, kind_of_device
-from training.settings import EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, EXIT_USER_ERROR
-from training.trainer import resolve_device
-
-TABLES = ("2", "ablation", "latency")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -102,46 +142,6 @@ def _print_plan(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def parse(words: list[str]) -> argparse.Namespace:
-    """The command line; leaves with code 2 on a mistake."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--table", choices=TABLES, help="the table to make")
-    what.add_argument(
-        "--check-leaks",
-        action="store_true",
-        help="train on shuffled labels: exit code 1 if strict or temporal rank them (all datasets by default)",
-    )
-    parser.add_argument("--datasets", nargs="+", choices=sorted(SCRIPTS), help="default: movielens")
-    parser.add_argument("--models", nargs="+", choices=list(plans.TABLE_2), help="of table 2; default: all nine")
-    parser.add_argument("--groups", nargs="+", choices=list(plans.ABLATION), help="of the ablation; default: all")
-    parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, help="default: all three; ablation: strict")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 1023 on (default 3)")
-    parser.add_argument("--jobs", type=int, help="runs at a time, one thread each (default: one per core; on CUDA one)")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:<n> or auto")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where records and tables go")
-    parser.add_argument("--dry-run", action="store_true", help="list the runs and their expected time, and stop")
-    arguments = parser.parse_args(words)
-    if arguments.jobs is None:
-        arguments.jobs = 1 if arguments.device.startswith("cuda") else os.cpu_count() or 1
-    if min(arguments.seeds, arguments.jobs) < 1:
-        parser.error("--seeds, --jobs: expected a number of at least 1")
-    # A flag that would have no effect is refused.
-    of_tables = {"datasets": ("2", "ablation", None), "protocols": ("2", "ablation", None), "models": ("2",)}
-    of_tables |= {"groups": ("ablation",), "dry_run": ("2", "ablation")}
-    for name, tables in of_tables.items():
-        if getattr(arguments, name) and arguments.table not in tables:
-            chosen = f"--table {arguments.table}" if arguments.table else "--check-leaks"
-            parser.error(f"{flag_name(name)}: has no effect with {chosen}; leave it out")
-    return arguments
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main(parse(sys.argv[1:])))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
-    except KeyboardInterrupt:
-        print("\nstopped; the runs saved their checkpoints, and the same command goes on from there.", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+    advice = "the runs saved their checkpoints, and the same command goes on from there."
+    sys.exit(exit_code(lambda: main(arguments), advice))

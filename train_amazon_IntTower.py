@@ -9,24 +9,16 @@ To train another model, edit the import of Model below or name it with --model.
 import sys
 from dataclasses import dataclass
 
-from figure.learning_curve import draw_learning_curve
-from model import MODELS, model_class
-from model.IntTower import IntTower as Model
-from model.settings import changed, option
-from preprocessing.amazon import load_amazon, locate_amazon
-from preprocessing.cache import CACHE_FOLDER
-from preprocessing.tables import Dataset
-from training.report import LEARNING_CURVE, print_report
-from training.run import train_and_record
-from training.settings import TrainingSettings, command_line
-from training.trainer import seed_everything
+from experiment.command import read_settings, run_script
+from experiment.flags import changed, option
+from experiment.settings import TrainingSettings
+from preprocessing.sources import CACHE_FOLDER, amazon_files
 
 
 @dataclass
 class Settings(TrainingSettings):
-    """The common settings (training/settings.py) with the released script's values, and those of these data."""
+    """The common settings (experiment/settings.py) with the released script's values, and those of these data."""
 
-    model: str = option(Model.__name__, "the model to train", choices=sorted({*MODELS, Model.__name__}))
     reviews: str | None = option(None, "the reviews of a category, of the 2014 or 2018 release, or the released CSV")
     meta: str | None = option(None, "its meta file; else meta_<category>.json.gz beside the reviews")
     cache: bool = option(True, f"keep the encoded tables in {CACHE_FOLDER.parent.name}/{CACHE_FOLDER.name}/")
@@ -39,9 +31,27 @@ class Settings(TrainingSettings):
     NOT_IN_RECORD = (*TrainingSettings.NOT_IN_RECORD, "reviews", "meta", "cache")
     NOT_IN_IDENTITY = (*TrainingSettings.NOT_IN_IDENTITY, "reviews", "meta", "cache")
 
+    def check(self) -> None:
+        """Raise UserError for a number out of its range, or data that are not where they should be."""
+        super().check()
+        amazon_files(self.data, self.reviews, self.meta)
+
 
 # What else the released script does: the layers' inputs in the FE-Block, CIR left out of the loss.
 PRESETS = {"released": dict(fe_input="input", cir_weight=0.0, init_std=1e-4)}
+
+
+if __name__ == "__main__":
+    settings = read_settings(Settings, PRESETS)  # before the imports below, which take a second or two
+
+from experiment.folder import LEARNING_CURVE
+from experiment.report import print_report
+from experiment.run import train_and_record
+from figure.learning_curve import draw_learning_curve
+from model.IntTower import IntTower as Model
+from preprocessing.amazon import load_amazon, locate_amazon
+from preprocessing.tables import Dataset
+from training.trainer import seed_everything
 
 
 def load(settings: Settings) -> Dataset:
@@ -58,7 +68,7 @@ def load(settings: Settings) -> Dataset:
 
 def main(settings: Settings) -> None:
     """Read the data, build the model, train until validation AUC stops rising, evaluate on test, report."""
-    model_type = Model if settings.model == Model.__name__ else model_class(settings.model)
+    model_type = settings.choose_model(Model)
     options = settings.model_options(model_type)
     data = load(settings)
 
@@ -70,4 +80,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line(main, Settings, PRESETS))
+    sys.exit(run_script(main, settings))

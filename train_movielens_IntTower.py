@@ -9,23 +9,19 @@ To train another model, edit the import of Model below or name it with --model.
 import sys
 from dataclasses import dataclass
 
-from figure.learning_curve import draw_learning_curve
-from model import MODELS, model_class
-from model.IntTower import IntTower as Model
-from model.settings import option
-from preprocessing.movielens import load_movielens, locate_movielens
-from preprocessing.tables import Dataset
-from training.report import LEARNING_CURVE, print_report
-from training.run import train_and_record
-from training.settings import TrainingSettings, command_line
-from training.trainer import seed_everything
+from experiment.command import read_settings, run_script
+from experiment.settings import TrainingSettings
+from preprocessing.sources import movielens_files
 
 
 @dataclass
 class Settings(TrainingSettings):
-    """The common settings (training/settings.py), the models' own (model/settings.py) and the choice of a model."""
+    """The common settings (experiment/settings.py)."""
 
-    model: str = option(Model.__name__, "the model to train", choices=sorted({*MODELS, Model.__name__}))
+    def check(self) -> None:
+        """Raise UserError for a number out of its range, or data that are not where they should be."""
+        super().check()
+        movielens_files(self.data)
 
 
 # The settings of the released script, with the part it left out of the loss left out here too.
@@ -36,6 +32,19 @@ PRESETS = {
 }
 
 
+if __name__ == "__main__":
+    settings = read_settings(Settings, PRESETS)  # before the imports below, which take a second or two
+
+from experiment.folder import LEARNING_CURVE
+from experiment.report import print_report
+from experiment.run import train_and_record
+from figure.learning_curve import draw_learning_curve
+from model.IntTower import IntTower as Model
+from preprocessing.movielens import load_movielens, locate_movielens
+from preprocessing.tables import Dataset
+from training.trainer import seed_everything
+
+
 def load(settings: Settings) -> Dataset:
     """Read, split and encode the data that the settings name."""
     path = locate_movielens(settings.data)
@@ -44,7 +53,7 @@ def load(settings: Settings) -> Dataset:
 
 def main(settings: Settings) -> None:
     """Read the data, build the model, train until validation AUC stops rising, evaluate on test, report."""
-    model_type = Model if settings.model == Model.__name__ else model_class(settings.model)
+    model_type = settings.choose_model(Model)
     options = settings.model_options(model_type)
     data = load(settings)
 
@@ -56,4 +65,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line(main, Settings, PRESETS))
+    sys.exit(run_script(main, settings))

@@ -9,6 +9,23 @@ of a request, over those of a plain sum of the same array, measured in the same 
 from __future__ import annotations
 
 import argparse
+import sys
+
+from preprocessing.command import Parser, exit_code, positive, read_command_line
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--items", type=positive, default=1_000_000)
+    parser.add_argument("--top", type=positive, default=100)
+    parser.add_argument("--rounds", type=positive, default=20)
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
 import os
 import tempfile
 import time
@@ -16,9 +33,9 @@ from functools import partial
 
 import numpy as np
 
+from serving.choices import DTYPES
 from serving.index_files import Form
 from serving.item_index import ItemIndex, create_index
-from serving.quantisation import DTYPES
 
 
 def timed(work) -> float:
@@ -28,13 +45,8 @@ def timed(work) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
+def main(arguments: argparse.Namespace) -> None:
     """Print a line per dtype."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--items", type=int, default=1_000_000)
-    parser.add_argument("--top", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=20)
-    arguments = parser.parse_args()
     generator = np.random.default_rng(0)
     heads = generator.standard_normal((4, arguments.items, 16), dtype=np.float32)
     user = generator.standard_normal((12, 16), dtype=np.float32)
@@ -72,4 +84,4 @@ def plain(user_QK: np.ndarray, heads_GNK: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(lambda: main(arguments)))

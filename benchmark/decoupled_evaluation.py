@@ -6,7 +6,31 @@ Both ways score the same rows with the same weights, after a few training steps,
 difference of their logits is shown.
 """
 
+from __future__ import annotations
+
 import argparse
+import sys
+
+from preprocessing.command import Parser, exit_code, positive, read_command_line
+from preprocessing.sources import movielens_files
+from training.device import check_device
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", help="MovieLens-1M, as for the training script")
+    parser.add_argument("--repeats", type=positive, default=5)
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args(words)
+    movielens_files(arguments.data)
+    check_device(arguments.device)
+    return arguments
+
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
 import statistics
 import time
 
@@ -15,22 +39,17 @@ import torch
 
 from model.IntTower import IntTower
 from preprocessing.movielens import load_movielens, locate_movielens
+from training.device import resolve_device
 from training.memory import keep_freed_memory
 from training.predict import predict_decoupled, predict_jointly
-from training.trainer import Trainer, epoch_batches, resolve_device, seed_everything
+from training.trainer import Trainer, epoch_batches, seed_everything
 
 WARM_UP_STEPS = 20
 CONFIGURATIONS = (("4 x 16", (4, 4, 16)), ("8 x 32", (8, 8, 32)), ("32 x 64", (32, 32, 64)))
 
 
-def main() -> None:
+def main(arguments: argparse.Namespace) -> None:
     """Print a line per configuration."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", help="MovieLens-1M, as for the training script")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--device", default="auto")
-    arguments = parser.parse_args()
-
     device = resolve_device(arguments.device)
     keep_freed_memory()
     data = load_movielens(locate_movielens(arguments.data))
@@ -59,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(lambda: main(arguments)))

@@ -8,7 +8,32 @@ measurement has a process of its own, since our loop changes how the C library h
 turns, and the median of several turns is shown.
 """
 
+from __future__ import annotations
+
 import argparse
+import sys
+
+from preprocessing.command import Parser, exit_code, positive, read_command_line
+from preprocessing.sources import movielens_files
+from training.device import check_device
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", help="MovieLens-1M, as for the training script")
+    parser.add_argument("--steps", type=positive, default=60, help="batches of 2048 rows in a measured epoch")
+    parser.add_argument("--repeats", type=positive, default=3, help="turns of each side")
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args(words)
+    movielens_files(arguments.data)
+    check_device(arguments.device)
+    return arguments
+
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
 import contextlib
 import io
 import multiprocessing
@@ -20,7 +45,8 @@ import torch
 
 from model import model_class
 from preprocessing.movielens import load_movielens, locate_movielens
-from training.trainer import resolve_device, seed_everything
+from training.device import resolve_device
+from training.trainer import seed_everything
 
 from deepctr_torch import models as theirs
 
@@ -54,15 +80,8 @@ def measure(name: str, ours: bool, path: str, num_rows: int, device: str) -> tup
     return tuple(rates)
 
 
-def main() -> None:
+def main(arguments: argparse.Namespace) -> None:
     """Print a line per architecture."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", help="MovieLens-1M, as for the training script")
-    parser.add_argument("--steps", type=int, default=60, help="batches of 2048 rows in a measured epoch")
-    parser.add_argument("--repeats", type=int, default=3, help="turns of each side")
-    parser.add_argument("--device", default="auto")
-    arguments = parser.parse_args()
-
     device = str(resolve_device(arguments.device))
     path = str(locate_movielens(arguments.data))
     print(f"{device}, {torch.get_num_threads()} threads, batch {BATCH_SIZE}, torch {torch.__version__}")
@@ -85,4 +104,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(lambda: main(arguments)))

@@ -8,7 +8,33 @@ Training then takes turns, within one process and with one model: steps on the w
 cache, and steps on a million of its rows, laid out in memory.
 """
 
+from __future__ import annotations
+
 import argparse
+import sys
+
+from preprocessing.command import Parser, exit_code, positive, read_command_line
+from preprocessing.sources import alibaba_files, amazon_files
+from training.device import check_device
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("dataset", choices=("alibaba", "amazon"))
+    parser.add_argument("--data", help="as for the training script")
+    parser.add_argument("--steps", type=positive, default=2000, help="measured steps on each table")
+    parser.add_argument("--rounds", type=positive, default=10, help="turns that the steps are taken in")
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args(words)
+    (amazon_files if arguments.dataset == "amazon" else alibaba_files)(arguments.data)
+    check_device(arguments.device)
+    return arguments
+
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
 import multiprocessing
 import statistics
 import tempfile
@@ -20,12 +46,13 @@ from pathlib import Path
 import torch
 
 from model.IntTower import IntTower
-from preprocessing.alibaba import load_alibaba, locate_alibaba
+from preprocessing.alibaba import load_alibaba
 from preprocessing.amazon import load_amazon, locate_amazon
 from preprocessing.tables import Dataset, Table
+from training.device import resolve_device
 from training.memory import keep_freed_memory, peak_memory_bytes
 from training.metrics import evaluate
-from training.trainer import Trainer, epoch_batches, resolve_device, seed_everything
+from training.trainer import Trainer, epoch_batches, seed_everything
 
 SMALL_TABLE = 1_000_000
 BATCH_SIZE = 2048
@@ -38,7 +65,7 @@ def load(dataset: str, path: str | None, cache: Path) -> Dataset:
     """The dataset under strict, as its training script reads it."""
     if dataset == "amazon":
         return load_amazon(*locate_amazon(path), cache=cache)
-    return load_alibaba(locate_alibaba(path), cache=cache)
+    return load_alibaba(alibaba_files(path), cache=cache)
 
 
 def load_in_a_process(dataset: str, path: str | None, cache: Path, started: float) -> tuple[float, int, int]:
@@ -53,15 +80,8 @@ def small_table(table: Table, num_rows: int) -> Table:
     return Table(table.batch(rows), table.labels[rows], table.groups[rows], table.rows[rows])
 
 
-def main() -> None:
+def main(arguments: argparse.Namespace) -> None:
     """Print the starts, then the speed of both tables."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("dataset", choices=("alibaba", "amazon"))
-    parser.add_argument("--data", help="as for the training script")
-    parser.add_argument("--steps", type=int, default=2000, help="measured steps on each table")
-    parser.add_argument("--rounds", type=int, default=10, help="turns that the steps are taken in")
-    parser.add_argument("--device", default="auto")
-    arguments = parser.parse_args()
     device = resolve_device(arguments.device)
 
     with tempfile.TemporaryDirectory() as cache:
@@ -140,4 +160,4 @@ def timed(action, times: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(lambda: main(arguments)))

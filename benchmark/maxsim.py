@@ -11,6 +11,24 @@ some calls each: numpy and torch have threads of their own, which stand in each 
 from __future__ import annotations
 
 import argparse
+import sys
+
+from preprocessing.command import Parser, exit_code, positive, read_command_line
+
+ITEMS = 10_000
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--items", type=positive, default=ITEMS)
+    parser.add_argument("--rounds", type=positive, default=200)
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
 import importlib.util
 import os
 import time
@@ -25,7 +43,6 @@ from serving.maxsim import maxsim
 from training.memory import keep_freed_memory
 
 SHAPES = ((3, 4, 16), (1, 4, 16), (3, 8, 32), (3, 32, 64))  # levels, heads, head size
-ITEMS = 10_000
 TURNS, WARM_UP = 5, 3
 PRODUCTS = ("products, numpy", "products, torch")
 
@@ -79,12 +96,8 @@ def measure(scored: dict[str, Callable], rounds: int) -> dict[str, np.ndarray]:
     return {name: np.array(milliseconds) for name, milliseconds in taken.items()}
 
 
-def main() -> None:
+def main(arguments: argparse.Namespace) -> None:
     """Print a line per shape and form."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--items", type=int, default=ITEMS)
-    parser.add_argument("--rounds", type=int, default=200)
-    arguments = parser.parse_args()
     keep_freed_memory()
     threads = os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())
     print(f"cpu, {threads} threads, {arguments.items:,} items, numpy {np.__version__}, torch {torch.__version__}")
@@ -98,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(lambda: main(arguments)))

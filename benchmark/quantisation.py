@@ -6,16 +6,39 @@ python -m benchmark.quantisation --runs runs/movielens-IntTower-strict-seed1023 
 from __future__ import annotations
 
 import argparse
+import sys
+
+from experiment.flags import levels
+from experiment.folder import check_run_folder
+from preprocessing.command import Parser, exit_code, read_command_line
+from preprocessing.sources import movielens_files
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--runs", nargs="+", required=True, help="folders of two-tower models' runs on MovieLens-1M")
+    parser.add_argument("--levels", default="all", type=levels, help="IntTower: levels to serve: all, last, or 0,2")
+    parser.add_argument("--data", help="MovieLens-1M, as for the training script")
+    arguments = parser.parse_args(words)
+    for folder in arguments.runs:
+        check_run_folder(folder)
+    movielens_files(arguments.data)
+    return arguments
+
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
 import tempfile
 
 import numpy as np
 import pandas as pd
 
-from model.settings import levels
 from preprocessing.movielens import load_movielens, locate_movielens, read_movielens
 from serving.build_index import build_index
+from serving.choices import DTYPES
 from serving.item_index import ItemIndex
-from serving.quantisation import DTYPES
 from serving.trained_run import TrainedRun, load_run
 from training.metrics import auc
 
@@ -30,13 +53,8 @@ def test_logits(run: TrainedRun, index: ItemIndex, users: pd.DataFrame, ratings:
     return logits
 
 
-def main() -> None:
+def main(arguments: argparse.Namespace) -> None:
     """Print a line per run and dtype."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", nargs="+", required=True, help="folders of two-tower models' runs on MovieLens-1M")
-    parser.add_argument("--levels", default="all", type=levels, help="IntTower: levels to serve: all, last, or 0,2")
-    parser.add_argument("--data", help="MovieLens-1M, as for the training script")
-    arguments = parser.parse_args()
     path = locate_movielens(arguments.data)
     raw = read_movielens(path)
     print(f"levels: {arguments.levels}")
@@ -59,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(lambda: main(arguments)))

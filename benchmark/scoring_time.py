@@ -7,11 +7,36 @@ pair is timed over all of its network. Features are ids and numbers in memory al
 not change the time, so they are untrained.
 """
 
+from __future__ import annotations
+
 import argparse
+import sys
+from pathlib import Path
+
+from preprocessing.command import Parser, exit_code, positive, read_command_line
+from preprocessing.sources import movielens_files
+from training.device import check_device
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", help="MovieLens-1M, as for the training script")
+    parser.add_argument("--rounds", type=positive, default=300)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", type=Path, help="also write the records to a file, as JSON lines")
+    arguments = parser.parse_args(words)
+    movielens_files(arguments.data)
+    check_device(arguments.device)
+    return arguments
+
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,9 +44,10 @@ import torch
 from model import model_class
 from preprocessing.movielens import load_movielens, locate_movielens
 from preprocessing.tables import Dataset
+from training.device import resolve_device
 from training.memory import keep_freed_memory
 from training.predict import is_two_tower
-from training.trainer import resolve_device, seed_everything
+from training.trainer import seed_everything
 
 CANDIDATES = 1000
 MODELS = ("LR", "DSSM", "DAT", "COLD", "WDL", "DeepFM", "DCN", "AutoInt", "IntTower")
@@ -81,14 +107,8 @@ def scoring_times(data: Dataset, rounds: int, device: torch.device) -> list[dict
     ]
 
 
-def main() -> None:
+def main(arguments: argparse.Namespace) -> None:
     """Print a line per model."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", help="MovieLens-1M, as for the training script")
-    parser.add_argument("--rounds", type=int, default=300)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=Path, help="also write the records to a file, as JSON lines")
-    arguments = parser.parse_args()
     data = load_movielens(locate_movielens(arguments.data))
     records = scoring_times(data, arguments.rounds, resolve_device(arguments.device))
     if arguments.json:
@@ -101,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(lambda: main(arguments)))

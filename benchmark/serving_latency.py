@@ -12,13 +12,50 @@ time. Last come requests per second of two processes with one thread each.
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
+
+from preprocessing.command import Parser, exit_code, positive, read_command_line
+from preprocessing.sources import movielens_files
+
+TWO_TOWERS = {
+    "DSSM": ("DSSM", {}),
+    "DAT": ("DAT", {}),
+    "IntTower 4 x 16, last level": ("IntTower", {"levels": "last"}),
+    "IntTower 4 x 16": ("IntTower", {}),
+    "IntTower 8 x 32": ("IntTower", {"user_head": 8, "item_head": 8, "field_dim": 32}),
+    "IntTower 32 x 64": ("IntTower", {"user_head": 32, "item_head": 32, "field_dim": 64}),
+}
+ONNX = ", ONNX"
+RANKING = ("COLD", "WDL", "DeepFM", "DCN", "AutoInt")
+MODELS = [name + form for name in TWO_TOWERS for form in ("", ONNX)] + list(RANKING)
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", help="MovieLens-1M, as for the training script")
+    parser.add_argument("--items", type=positive, default=100_000, help="in the index")
+    parser.add_argument("--candidates", type=positive, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--threads", type=positive, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=positive, default=1000, help="requests of each model at 1,000 candidates")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of the requests per second, per model")
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS, metavar="MODEL")
+    parser.add_argument("--json", type=Path, help="also write the records to a file, as JSON lines")
+    arguments = parser.parse_args(words)
+    movielens_files(arguments.data)
+    return arguments
+
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
 import json
 import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,17 +72,6 @@ from serving.trained_run import TrainedRun
 from training.memory import keep_freed_memory
 from training.trainer import seed_everything
 
-TWO_TOWERS = {
-    "DSSM": ("DSSM", {}),
-    "DAT": ("DAT", {}),
-    "IntTower 4 x 16, last level": ("IntTower", {"levels": "last"}),
-    "IntTower 4 x 16": ("IntTower", {}),
-    "IntTower 8 x 32": ("IntTower", {"user_head": 8, "item_head": 8, "field_dim": 32}),
-    "IntTower 32 x 64": ("IntTower", {"user_head": 32, "item_head": 32, "field_dim": 64}),
-}
-ONNX = ", ONNX"
-RANKING = ("COLD", "WDL", "DeepFM", "DCN", "AutoInt")
-MODELS = [name + form for name in TWO_TOWERS for form in ("", ONNX)] + list(RANKING)
 USERS = 100  # who ask, in turn
 TURNS = 5
 
@@ -156,18 +182,8 @@ def requests_per_second(name: str, data: Path, num_items: int, seconds: float, n
     return num_requests / seconds
 
 
-def main() -> None:
+def main(arguments: argparse.Namespace) -> None:
     """Print a line per model, candidates and threads, then the requests per second."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", help="MovieLens-1M, as for the training script")
-    parser.add_argument("--items", type=int, default=100_000, help="in the index")
-    parser.add_argument("--candidates", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=1000, help="requests of each model at 1,000 candidates")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of the requests per second, per model")
-    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS, metavar="MODEL")
-    parser.add_argument("--json", type=Path, help="also write the records to a file, as JSON lines")
-    arguments = parser.parse_args()
     path, records = locate_movielens(arguments.data), []
     print(f"cpu, {arguments.items:,} items, numpy {np.__version__}, torch {torch.__version__}")
     print(f"{'model':34}{'candidates':>11}{'threads':>9}{'p50':>12}{'p95':>12}{'p99':>12}{'bytes an item':>15}")
@@ -197,4 +213,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(lambda: main(arguments)))

@@ -10,6 +10,21 @@ each answer is compared with what its generation must give.
 from __future__ import annotations
 
 import argparse
+import sys
+
+from preprocessing.command import Parser, exit_code, read_command_line
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=5.0)
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
 import tempfile
 import threading
 import time
@@ -92,11 +107,8 @@ def ask(folder: str, truth: Truth, stop: threading.Event, counts: dict, seed: in
         counts["requests"] += 1
 
 
-def main() -> None:
+def main(arguments: argparse.Namespace) -> None:
     """Print a line a minute, and the sums."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=5.0)
-    arguments = parser.parse_args()
     truth, stop = Truth(), threading.Event()
     with tempfile.TemporaryDirectory() as folder:
         create_index(folder, FORM)
@@ -137,4 +149,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(lambda: main(arguments)))

@@ -7,7 +7,32 @@ product (2048 x 2048 x 2048) measured in the same run. Counted are the products 
 out, forward and backward; everything else (batch norm, dropout, Adam, the gather of a batch) counts as nothing.
 """
 
+from __future__ import annotations
+
 import argparse
+import sys
+
+from preprocessing.command import Parser, exit_code, positive, read_command_line
+from preprocessing.sources import movielens_files
+from training.device import check_device
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", help="MovieLens-1M, as for the training script")
+    parser.add_argument("--batch-size", type=positive, default=2048)
+    parser.add_argument("--steps", type=positive, default=40, help="measured steps of each configuration")
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args(words)
+    movielens_files(arguments.data)
+    check_device(arguments.device)
+    return arguments
+
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
 import itertools
 import statistics
 import time
@@ -17,8 +42,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model.IntTower import IntTower
 from preprocessing.movielens import load_movielens, locate_movielens
+from training.device import resolve_device
 from training.memory import keep_freed_memory
-from training.trainer import Trainer, epoch_batches, resolve_device, seed_everything
+from training.trainer import Trainer, epoch_batches, seed_everything
 
 PRODUCT_SIZE = 2048
 CONFIGURATIONS = (
@@ -44,15 +70,8 @@ def _timed(action, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
+def main(arguments: argparse.Namespace) -> None:
     """Print a line per configuration."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", help="MovieLens-1M, as for the training script")
-    parser.add_argument("--batch-size", type=int, default=2048)
-    parser.add_argument("--steps", type=int, default=40, help="measured steps of each configuration")
-    parser.add_argument("--device", default="auto")
-    arguments = parser.parse_args()
-
     device = resolve_device(arguments.device)
     keep_freed_memory()
     data = load_movielens(locate_movielens(arguments.data))
@@ -86,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(lambda: main(arguments)))

@@ -1,11 +1,14 @@
 """The ablation: what each part is worth, CIR's weight and temperature, the heads."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
+from figure.style import grid, save, subplots
 
-from figure.style import grid, save
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def draw_ablation(rows_of_group: dict[str, list[dict]], reference: str, title: str, path: Path) -> None:
@@ -19,9 +22,7 @@ def draw_ablation(rows_of_group: dict[str, list[dict]], reference: str, title: s
     if not drawn:
         return
     widths = [panels[group][1] for group in drawn]
-    figure, all_axes = plt.subplots(
-        1, len(drawn), figsize=(3.4 * sum(widths), 4), width_ratios=widths, squeeze=False, layout="constrained"
-    )
+    figure, all_axes = subplots(1, len(drawn), figsize=(3.4 * sum(widths), 4), width_ratios=widths, squeeze=False)
     for axes, group in zip(all_axes[0], drawn, strict=True):
         panels[group][0](axes, rows_of_group[group])
         grid(axes)

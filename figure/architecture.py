@@ -5,14 +5,20 @@
 It writes figure/architecture.png.
 """
 
+import sys
+
+from preprocessing.command import Parser, exit_code, read_command_line
+
+if __name__ == "__main__":
+    read_command_line(Parser(description=__doc__.split("\n")[0]).parse_args)  # before the imports below
+
 from itertools import pairwise
 from pathlib import Path
 
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from figure.style import save
+from figure.style import save, subplots
 
 PATH = Path(__file__).resolve().parent / "architecture.png"
 WIDTH, HEIGHT = 2.3, 0.62
@@ -47,7 +53,7 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], das
 
 def draw_architecture(path: Path = PATH) -> None:
     """Draw the two towers, the FE-Block's levels between them, and CIR."""
-    figure, axes = plt.subplots(figsize=(10.5, 7), layout="constrained")
+    figure, axes = subplots(figsize=(10.5, 7))
     half = HEIGHT / 2 + 0.03
     for x, tower in ((USER, "user"), (ITEM, "item")):
         _box(axes, x, ROWS["columns"], f"{tower} fields")
@@ -108,4 +114,4 @@ def draw_architecture(path: Path = PATH) -> None:
 
 
 if __name__ == "__main__":
-    draw_architecture()
+    sys.exit(exit_code(draw_architecture))

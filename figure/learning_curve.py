@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-from matplotlib import pyplot as plt
-from matplotlib.ticker import MaxNLocator
-
-from figure.style import grid, save
+from figure.style import grid, save, subplots, whole_numbers
 
 
 def draw_learning_curve(record: dict, path: Path) -> None:
@@ -13,7 +10,7 @@ def draw_learning_curve(record: dict, path: Path) -> None:
     history = record["history"]
     epochs = [row["epoch"] for row in history]
     best = record["best_epoch"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, (left, right) = subplots(1, 2, figsize=(9, 3.6))
     left.plot(epochs, [row["train_loss"] for row in history], "k--o", ms=4, label="train (with dropout)")
     left.plot(epochs, [row["valid_logloss"] for row in history], "k-s", ms=4, label="validation")
     left.set_ylabel("logloss (nats per row)")
@@ -22,7 +19,7 @@ def draw_learning_curve(record: dict, path: Path) -> None:
     for axes in (left, right):
         axes.axvline(best, color="0.6", lw=1, zorder=0, label=f"best epoch ({best})")
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        whole_numbers(axes.xaxis)
         grid(axes)
         axes.legend(frameon=False)
     synthetic = ", SYNTHETIC data" if record["synthetic"] else ""

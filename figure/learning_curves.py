@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-from matplotlib import pyplot as plt
-from matplotlib.ticker import MaxNLocator
-
-from figure.style import grid, save
+from figure.style import grid, save, subplots, whole_numbers
 
 LONGEST = 30  # epochs that are drawn; LR takes more
 
@@ -16,9 +13,7 @@ def draw_learning_curves(
     """Draw every seed's curve, its best epoch marked; the reference model's curves stand in grey in each panel."""
     columns = 3
     num_rows = -(-len(records_of_model) // columns)
-    figure, panels = plt.subplots(
-        num_rows, columns, figsize=(9, 2.4 * num_rows), sharex=True, sharey=True, squeeze=False, layout="constrained"
-    )
+    figure, panels = subplots(num_rows, columns, figsize=(9, 2.4 * num_rows), sharex=True, sharey=True, squeeze=False)
     every = [record for records in records_of_model.values() for record in records]
     longest = min(LONGEST, max(record["epochs"] for record in every))
     for axes, (model, records) in zip(panels.flat, records_of_model.items(), strict=False):
@@ -35,7 +30,7 @@ def draw_learning_curves(
             axes.annotate(text, (longest, aucs[longest - 1]), (0, -14), textcoords="offset points", ha="right")
         axes.set_title(names.get(model, model), fontsize=10)
         axes.set_xlim(0.5, longest + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        whole_numbers(axes.xaxis)
         grid(axes)
     for axes in list(panels.flat)[len(records_of_model) :]:
         axes.set_visible(False)

@@ -1,11 +1,14 @@
 """AUC against the time to score 1,000 candidates, the Pareto front marked."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
+from figure.style import grid, save, subplots
 
-from figure.style import grid, save
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # milliseconds
 LETTER, LINE, MARKER = 5, 11, 5  # width of a letter, height of a line, half a marker, in points
@@ -23,7 +26,7 @@ def pareto_front(points: list[dict]) -> list[dict]:
 
 def draw_pareto(points: list[dict], title: str, path: Path) -> None:
     """Draw points with `name`, `median_ms`, `auc`, and `kind` (two-tower or not); the title says what was timed."""
-    figure, axes = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
+    figure, axes = subplots(figsize=(7.5, 4.6))
     front = pareto_front(points)
     axes.plot(
         [p["median_ms"] for p in front], [p["auc"] for p in front],

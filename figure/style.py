@@ -1,18 +1,32 @@
-"""How every figure here is drawn: black and greys that survive a printer, and files that appear whole."""
+"""How every figure here is drawn: black and greys that survive a printer, and files that appear whole.
+
+matplotlib takes most of a second to import, so it waits until a figure is drawn.
+"""
+
+from __future__ import annotations
 
 import io
 from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from preprocessing.files import write_atomically
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
 DPI = 150
+
+
+def subplots(*arguments, **options):
+    """A figure and its axes, as pyplot gives them; drawn without a screen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot.subplots(*arguments, layout="constrained", **options)
 
 
 def grid(axes: Axes) -> None:
@@ -22,10 +36,19 @@ def grid(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def whole_numbers(axis: Axis) -> None:
+    """Ticks at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True))
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG and close it."""
+    from matplotlib import pyplot
+
     image = io.BytesIO()
     # No date and no version of the library in the file: the same records give the same bytes.
     figure.savefig(image, format="png", dpi=DPI, metadata={"Software": None})
-    plt.close(figure)
+    pyplot.close(figure)
     write_atomically(path, image.getvalue())

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from matplotlib import pyplot as plt
-
-from figure.style import grid, save
+from figure.style import grid, save, subplots
 
 SPLIT = {"paper": "random split", "strict": "random split", "temporal": "split by time"}
 
@@ -14,9 +12,7 @@ def draw_table_2(rows_of_protocol: dict[str, list[dict]], names: dict[str, str],
     every = [row for rows in rows_of_protocol.values() for row in rows]
     models = list(dict.fromkeys(row["model"] for row in every))  # a protocol may lack some
     width = 2.5 + 3.6 * len(rows_of_protocol)
-    figure, panels = plt.subplots(
-        1, len(rows_of_protocol), figsize=(width, 4), sharey=True, squeeze=False, layout="constrained"
-    )
+    figure, panels = subplots(1, len(rows_of_protocol), figsize=(width, 4), sharey=True, squeeze=False)
     for axes, (protocol, rows) in zip(panels[0], rows_of_protocol.items(), strict=True):
         places = [models.index(row["model"]) for row in rows]
         errors = [0.0 if row["seeds"] == 1 else row["auc_std"] for row in rows]

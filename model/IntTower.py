@@ -12,15 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.choices import FE_INPUTS, INTERACTIONS, REWEIGHTINGS, parse_levels
 from model.estimator import Estimator
 from model.layers import MLP, FieldEmbedding, check_hidden_units, concatenate
 from preprocessing.errors import UserError
-from preprocessing.inputs import SparseFeat
+from preprocessing.inputs import SparseFeat, as_columns
 from preprocessing.utils import fe_score
-
-FE_INPUTS = ("output", "input")
-REWEIGHTINGS = ("light_se", "senet", "none")
-INTERACTIONS = ("fe_block", "dot")
 
 
 class LightSE(nn.Module):
@@ -201,7 +198,7 @@ def contrasted_item_id(item_columns: list, cir_weight: float) -> str | None:
     """The name of the column with the item's id, which CIR needs; raises UserError where it has none to use."""
     if not 0 <= cir_weight < math.inf:
         raise UserError(f"cir_weight: expected a number of at least 0, got {cir_weight}.")
-    item_id = next((column.name for column in item_columns if isinstance(column, SparseFeat)), None)
+    item_id = next((column.name for column in as_columns(item_columns) if isinstance(column, SparseFeat)), None)
     if cir_weight and item_id is None:
         raise UserError(
             "cir_weight: expected a SparseFeat with the item's id in the item tower, got none; set it to 0."
@@ -313,18 +310,6 @@ class IntTower(Estimator):
             return logits_B, {}
         user_BE, item_BE = self.interaction.contrasted(user, item)
         return logits_B, {"cir": self.cir_weight * self.cir(user_BE, item_BE, labels, features[self.item_id])}
-
-
-def parse_levels(levels: str | list[int], num_layers: int) -> list[int]:
-    """Indices of the scored user layers, ascending; raises UserError for any that do not exist."""
-    if levels == "all":
-        return list(range(num_layers))
-    if levels == "last":
-        return [num_layers - 1]
-    exist = isinstance(levels, list | tuple) and all(level in range(num_layers) for level in levels)
-    if not levels or not exist:
-        raise UserError(f"levels: expected 'all', 'last' or indices from 0 to {num_layers - 1}, got {levels!r}.")
-    return sorted(set(levels))
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

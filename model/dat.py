@@ -13,7 +13,7 @@ from torch import Tensor
 from model.dssm import DSSM
 from model.layers import embedding_table
 from preprocessing.errors import UserError
-from preprocessing.inputs import SparseFeat
+from preprocessing.inputs import SparseFeat, as_columns
 
 # The item's category under the names that the datasets here give it.
 CATEGORY_NAMES = ("cate_id", "category", "categories")
@@ -139,14 +139,14 @@ class DAT(DSSM):
 
 
 def _id_column(tower: str, columns: list) -> SparseFeat:
-    for column in columns:
+    for column in as_columns(columns):
         if isinstance(column, SparseFeat):
             return column
     raise UserError(f"{tower} tower: expected a SparseFeat with the {tower}'s id, got none; DAT augments ids.")
 
 
 def _category(named: str | None, item_columns: list) -> str | None:
-    sparse = [c.name for c in item_columns if isinstance(c, SparseFeat)]
+    sparse = [c.name for c in as_columns(item_columns) if isinstance(c, SparseFeat)]
     if named is not None and named not in sparse:
         raise UserError(f"category: expected a SparseFeat of the item tower ({', '.join(sparse)}), got {named!r}.")
     return named or next((name for name in CATEGORY_NAMES if name in sparse), None)

@@ -1,5 +1,7 @@
 """deepctr-torch's ranking models under our loop: logits out, integer ids kept safe, dropout in every epoch.
 
+The one module that imports deepctr-torch. (model/__init__.py keeps it from calling an outside server.)
+
 Shapes: B batch, F fields, D embedding size, N input width.
 """
 
@@ -14,9 +16,9 @@ from torch import Tensor, nn
 from model.estimator import Estimator
 from model.layers import Dropout, Embedding
 from preprocessing.errors import UserError
-from preprocessing.inputs import DenseFeat
+from preprocessing.inputs import Column, DenseFeat, SparseFeat, VarLenSparseFeat, as_columns
 
-from deepctr_torch import layers, models
+from deepctr_torch import inputs, layers, models
 
 LARGEST_VOCABULARY = 2**24  # float32 holds every whole number up to here, and deepctr-torch's input is float32
 
@@ -26,6 +28,16 @@ RANKING_MODELS = (
     *("AFM", "AFN", "AutoInt", "CCPM", "DCN", "DCNMix", "DIFM", "DeepFM"),
     *("FiBiNET", "IFM", "NFM", "ONN", "PNN", "WDL", "xDeepFM"),
 )
+
+
+COLUMN_ARGUMENTS = ("linear_feature_columns", "dnn_feature_columns")
+
+
+def deepctr_column(column: Column) -> inputs.SparseFeat | inputs.DenseFeat | inputs.VarLenSparseFeat:
+    """A column of ours as deepctr-torch's own, for a model of its own."""
+    if isinstance(column, VarLenSparseFeat):
+        return inputs.VarLenSparseFeat(inputs.SparseFeat(*column.sparsefeat), *column[1:])
+    return (inputs.SparseFeat if isinstance(column, SparseFeat) else inputs.DenseFeat)(*column)
 
 
 class DeepCTR(Estimator):
@@ -52,7 +64,9 @@ class DeepCTR(Estimator):
             options = inspect.signature(build).bind(*arguments, **options).arguments
         except TypeError as error:
             raise UserError(f"{self.architecture}: {error}; see deepctr-torch's {self.architecture}.") from error
-        columns = [*options.get("linear_feature_columns", []), *options["dnn_feature_columns"]]
+        of_parts = {name: as_columns(options[name]) for name in COLUMN_ARGUMENTS if name in options}
+        options |= {name: [deepctr_column(column) for column in columns] for name, columns in of_parts.items()}
+        columns = [column for columns in of_parts.values() for column in columns]
         super().__init__(columns, options.get("task", "binary"))
         for column in columns:
             if not isinstance(column, DenseFeat) and column.vocabulary_size > LARGEST_VOCABULARY:

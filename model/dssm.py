@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.choices import SIMILARITIES
 from model.estimator import Estimator
 from model.layers import MLP, FieldEmbedding, check_hidden_units, concatenate
 from preprocessing.errors import UserError
-
-SIMILARITIES = ("temperature", "paper", "dot")
 
 
 class Tower(nn.Module):

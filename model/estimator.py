@@ -1,8 +1,4 @@
-"""What every model here is: logits from a dict of features, and deepctr-torch's four calls for who is used to them.
-
-The four calls train and score with training/, which stands below this folder and knows no model; it is imported when
-one of them is called, so that a model alone needs nothing but preprocessing/.
-"""
+"""What every model here is: logits from a dict of features, and deepctr-torch's four calls for who is used to them."""
 
 from __future__ import annotations
 
@@ -13,14 +9,14 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import accuracy_score, log_loss, mean_squared_error, roc_auc_score
 from torch import Tensor, nn
 
 from preprocessing.errors import UserError
-from preprocessing.inputs import DenseFeat, VarLenSparseFeat, build_input_features
+from preprocessing.inputs import DenseFeat, VarLenSparseFeat, as_columns, build_input_features
 from preprocessing.tables import Table
-
-from deepctr_torch.callbacks import CallbackList, History
+from training.metrics import auc
+from training.predict import predict
+from training.trainer import Trainer
 
 # The names and learning rates of deepctr-torch's compile.
 OPTIMIZERS = {
@@ -32,21 +28,43 @@ OPTIMIZERS = {
 
 
 def _log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    from sklearn.metrics import log_loss
+
     return log_loss(labels, np.clip(probabilities, 1e-7, 1 - 1e-7), labels=[0, 1])  # clipped as in deepctr-torch
 
 
+def _mean_squared_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    from sklearn.metrics import mean_squared_error
+
+    return mean_squared_error(labels, probabilities)
+
+
 def _accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    return accuracy_score(labels, probabilities > 0.5)
+    return np.mean((probabilities > 0.5) == labels)
 
 
 METRICS = {
-    "auc": roc_auc_score,
+    "auc": auc,
     "binary_crossentropy": _log_loss,
     "logloss": _log_loss,
-    "mse": mean_squared_error,
+    "mse": _mean_squared_error,
     "acc": _accuracy,
     "accuracy": _accuracy,
 }
+
+
+class History:
+    """What `fit` returns: the numbers of its epochs and, by name, the metrics of each."""
+
+    def __init__(self):
+        self.epoch: list[int] = []
+        self.history: dict[str, list[float]] = {}
+
+    def add(self, epoch: int, logs: dict[str, float]) -> None:
+        """Note an epoch's metrics."""
+        self.epoch.append(epoch)
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(value)
 
 
 class Estimator(nn.Module):
@@ -67,7 +85,7 @@ class Estimator(nn.Module):
         super().__init__()
         if task != "binary":
             raise UserError(f"task: expected 'binary', got {task!r}; the models here give the logit of a click.")
-        self.columns = list({column.name: column for column in columns}.values())
+        self.columns = list({column.name: column for column in as_columns(columns)}.values())
         self.feature_index = build_input_features(self.columns)
 
     @classmethod
@@ -135,11 +153,9 @@ class Estimator(nn.Module):
             validation_data: (x, y) to compute metrics on instead.
             callbacks: deepctr_torch.callbacks.EarlyStopping, ModelCheckpoint or your own.
         Returns:
-            deepctr-torch's History; its `history` has "loss", the metrics over the training rows in evaluation
-            mode (where verbose is not 0), and "val_" metrics where there is validation.
+            A History, as deepctr-torch's: its `epoch` has the epochs, its `history` has "loss", the metrics over the
+            training rows in evaluation mode (where verbose is not 0), and "val_" metrics where there is validation.
         """
-        from training.trainer import Trainer
-
         if not hasattr(self, "optim"):
             raise UserError("fit: expected a compiled model; call compile(optimizer, loss, metrics) first.")
         if x is None or y is None:
@@ -155,9 +171,13 @@ class Estimator(nn.Module):
             split_at = int(len(train) * (1 - validation_split))
             train, valid = _rows(train, slice(0, split_at)), _rows(train, slice(split_at, None))
         self.history, self.stop_training = History(), False
-        listeners = CallbackList([*(callbacks or []), self.history])
-        listeners.set_model(self)
-        listeners.on_train_begin()
+
+        def tell(event: str, *arguments) -> None:
+            for callback in callbacks or []:
+                getattr(callback, event)(*arguments)
+
+        tell("set_model", self)
+        tell("on_train_begin")
         trainer = Trainer(
             self,
             batch_size=batch_size or 256,
@@ -181,16 +201,17 @@ class Estimator(nn.Module):
             if verbose:
                 shown = "".join(f" - {name}: {value: .4f}" for name, value in logs.items())
                 print(f"Epoch {epoch + 1}/{epochs}\n{int(time.time() - started)}s{shown}", flush=True)
-            listeners.on_epoch_end(epoch, logs)
+            tell("on_epoch_end", epoch, logs)
+            self.history.add(epoch, logs)
             started = time.time()
             if not self.stop_training and epoch + 1 < epochs:
-                listeners.on_epoch_begin(epoch + 1)
+                tell("on_epoch_begin", epoch + 1)
             return self.stop_training
 
         if initial_epoch < epochs:
-            listeners.on_epoch_begin(initial_epoch)
+            tell("on_epoch_begin", initial_epoch)
             trainer.fit(train, epochs=epochs - initial_epoch, after_epoch=after_epoch)
-        listeners.on_train_end()
+        tell("on_train_end")
         return self.history
 
     def evaluate(self, x: Mapping | list, y: np.ndarray, batch_size: int = 256) -> dict[str, float]:
@@ -214,8 +235,6 @@ class Estimator(nn.Module):
         return {name: float(metric(labels, probabilities)) for name, metric in self.metrics.items()}
 
     def _probabilities(self, table: Table) -> np.ndarray:
-        from training.predict import predict
-
         logits = predict(self, table, self.device).astype(np.float64)
         return torch.from_numpy(logits).sigmoid().numpy()
 

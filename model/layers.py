@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from preprocessing.errors import UserError
-from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
+from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat, as_columns
 
 
 class FieldEmbedding(nn.Module):
@@ -27,6 +27,7 @@ class FieldEmbedding(nn.Module):
 
     def __init__(self, columns: list, init_std: float = 0.01):
         super().__init__()
+        columns = as_columns(columns)
         self.sparse = [c for c in columns if isinstance(c, SparseFeat)]
         self.varlen = [c for c in columns if isinstance(c, VarLenSparseFeat)]
         self.dense = [c for c in columns if isinstance(c, DenseFeat)]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from model.estimator import Estimator
 from model.layers import FieldEmbedding
-from preprocessing.inputs import DenseFeat, VarLenSparseFeat
+from preprocessing.inputs import DenseFeat, VarLenSparseFeat, as_columns
 
 
 class LR(Estimator):
@@ -21,7 +21,7 @@ class LR(Estimator):
 
     def __init__(self, linear_feature_columns: list, task: str = "binary", device: str | torch.device = "cpu"):
         super().__init__(linear_feature_columns, task)
-        self.weights = FieldEmbedding([_of_dimension_one(c) for c in linear_feature_columns], init_std=0.0)
+        self.weights = FieldEmbedding([_of_dimension_one(c) for c in as_columns(linear_feature_columns)], init_std=0.0)
         self.dense_weights = nn.Parameter(torch.zeros(self.weights.num_dense))
         self.bias = nn.Parameter(torch.zeros(1))
         self.to(device)

@@ -13,15 +13,14 @@ import numpy as np
 import pandas as pd
 
 from preprocessing.cache import cached, sha256_of_files
-from preprocessing.download import DATA_FOLDER, find_data
 from preprocessing.encode import NumberField, SparseField
 from preprocessing.errors import UserError
 from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
+from preprocessing.sources import AD_FEATURE, RAW_SAMPLE, USER_PROFILE, WHERE_ALIBABA_IS
 from preprocessing.synthetic import load_probabilities, probabilities_in
 from preprocessing.tables import Dataset
 from preprocessing.text_tables import read_csv_blocks
 
-RAW_SAMPLE, AD_FEATURE, USER_PROFILE = "raw_sample.csv", "ad_feature.csv", "user_profile.csv"
 # As text_tables.read_csv_blocks takes them; the headers' surplus spaces do not count.
 FILES = {
     RAW_SAMPLE: {"user": "int", "time_stamp": "int", "adgroup_id": "int", "pid": "str?", "clk": "int"},
@@ -51,12 +50,6 @@ ITEM_FIELDS = {
     **dict.fromkeys(("adgroup_id", "cate_id", "campaign_id", "customer", "brand", "pid"), SparseField),
     "price": NumberField,
 }
-
-WHERE_TO_GET_IT = (
-    "They need a login at https://tianchi.aliyun.com/dataset/dataDetail?dataId=56: put the three CSV files, unpacked, "
-    f"into {DATA_FOLDER.name}/alibaba/, or name their folder with --data. To try the script on invented data: "
-    "python -m preprocessing.sample alibaba data/alibaba-sample, and --data data/alibaba-sample."
-)
 
 
 def load_alibaba(
@@ -90,7 +83,7 @@ def load_alibaba(
     files = [folder / name for name in FILES]
     for file in files:
         if not file.is_file():
-            raise UserError(f"{folder}: expected {', '.join(FILES)}, got no {file.name}. {WHERE_TO_GET_IT}")
+            raise UserError(f"{folder}: expected {', '.join(FILES)}, got no {file.name}. {WHERE_ALIBABA_IS}")
     sha256 = sha256_of_files([*files, *probabilities_in(folder)])
     fingerprint = data_fingerprint(sha256, protocol=protocol, split_seed=split_seed, sample_rate=sample_rate)
 
@@ -188,17 +181,3 @@ def _table_of(path: Path, ids: np.ndarray, of_row: np.ndarray, counts: dict, str
     joined.loc[places < 0, joined.columns[1:]] = np.nan
     joined[key] = ids
     return joined
-
-
-def locate_alibaba(named: str | None = None) -> Path:
-    """The folder to train on: `named`, $INTTOWER_DATA or data/. Raises UserError where none holds the files."""
-    what = f"the Alibaba display ads ({', '.join(FILES)})"
-    found = find_data(named, find_alibaba, what, advice=WHERE_TO_GET_IT)
-    if found is None:
-        raise UserError(f"{DATA_FOLDER.name}/alibaba: expected {what}, got none of them. {WHERE_TO_GET_IT}")
-    return found.parent if found.is_file() else found
-
-
-def find_alibaba(folder: Path) -> Path | None:
-    """The folder that holds raw_sample.csv: this one or its alibaba/; None where neither does."""
-    return next((place for place in (folder, folder / "alibaba") if (place / RAW_SAMPLE).is_file()), None)

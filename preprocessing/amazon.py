@@ -20,12 +20,13 @@ import numpy as np
 import pandas as pd
 
 from preprocessing.cache import cached, sha256_of_files
-from preprocessing.download import DATA_FOLDER, DownloadError, download, find_data
+from preprocessing.download import DownloadError, download
 from preprocessing.encode import MeanField, MissingField, NumberField, SparseField
 from preprocessing.errors import UserError
 from preprocessing.gzip_lines import lines_of, opened
 from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
 from preprocessing.sample_amazon import write_amazon_sample
+from preprocessing.sources import DATA_FOLDER, META, REVIEWS, amazon_files, is_csv, stem
 from preprocessing.synthetic import load_probabilities, probabilities_in
 from preprocessing.tables import Dataset
 
@@ -39,9 +40,7 @@ ITEM_FIELDS = {
 }
 RELEASED_CSV = ("reviewerID", "asin", "overall", "unixReviewTime", "price", "categories")
 
-REVIEWS, META = "reviews_Electronics_5.json.gz", "meta_Electronics.json.gz"
 FOLDER_URL = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
-REVIEWS_OF_FOLDER = (REVIEWS, "Electronics_5.json.gz", "reviews_Electronics_5.json", "Electronics_5.json", "amazon.csv")
 
 
 def load_amazon(
@@ -311,18 +310,9 @@ def _read_released_csv(path: Path) -> Interactions:
 # --- files
 
 
-def is_csv(path: Path) -> bool:
-    """Whether a file is the released CSV, by its name."""
-    return Path(path).name.lower().endswith((".csv", ".csv.gz", ".txt"))
-
-
 def _dataset_name(reviews: Path) -> str:
     is_electronics = is_csv(reviews) or reviews.name.startswith("reviews_Electronics_5.json")
-    return "amazon" if is_electronics else f"amazon-{_stem(reviews)}"
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".json")
+    return "amazon" if is_electronics else f"amazon-{stem(reviews)}"
 
 
 # What parsing a line of these files raises where the line is at fault.
@@ -348,46 +338,8 @@ def _what(error: Exception) -> str:
 def locate_amazon(
     named: str | None = None, reviews: str | None = None, meta: str | None = None
 ) -> tuple[Path, Path | None]:
-    """The reviews and the meta file (None for a CSV) to train on.
-
-    `reviews` and `meta` where they are named; else what is in `named`, $INTTOWER_DATA or data/, or a download, or the
-    synthetic sample. The meta file of a category is looked for beside its reviews. Raises UserError where a named
-    place does not hold them, or the meta file is missing.
-    """
-    if reviews is None and meta is not None:
-        raise UserError("--meta: expected --reviews with it, got --meta alone; name both.")
-    if reviews is None:
-        found = find_data(named, find_reviews, f"Amazon reviews ({', '.join(REVIEWS_OF_FOLDER)})")
-        if found is None:
-            return _fetch()
-        reviews = found
-    path = Path(reviews)
-    if not path.is_file():
-        raise UserError(f"--reviews {reviews}: expected a file of reviews, got no such file; check the path.")
-    if is_csv(path):
-        if meta is not None:
-            raise UserError("--meta: expected none with a CSV, which holds price and categories; leave it out.")
-        return path, None
-    if meta is not None:
-        if not Path(meta).is_file():
-            raise UserError(f"--meta {meta}: expected a meta file, got no such file; check the path.")
-        return path, Path(meta)
-    category = _stem(path).removeprefix("reviews_").removesuffix("_5")
-    for name in (f"meta_{category}.json.gz", f"meta_{category}.json"):
-        if (path.parent / name).is_file():
-            return path, path.parent / name
-    if path == DATA_FOLDER / "amazon" / REVIEWS:
-        return _fetch()
-    raise UserError(
-        f"{path.parent}: expected the meta file of {path.name} beside it (meta_{category}.json.gz), got none; "
-        "add it, or name it with --meta."
-    )
-
-
-def find_reviews(folder: Path) -> Path | None:
-    """The reviews of Electronics in a folder or its amazon/; None where there are none."""
-    places = (place / name for place in (folder, folder / "amazon") for name in REVIEWS_OF_FOLDER)
-    return next((place for place in places if place.is_file()), None)
+    """The reviews and the meta file (None for a CSV) to train on: see amazon_files; else a download, or the sample."""
+    return amazon_files(named, reviews, meta) or _fetch()
 
 
 def _fetch() -> tuple[Path, Path]:

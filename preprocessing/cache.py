@@ -22,13 +22,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from preprocessing.download import DATA_FOLDER
 from preprocessing.encode import encoders_as_json, load_encoders
 from preprocessing.errors import UserError
 from preprocessing.files import chunks, file_checksum, write_array, write_synced
 from preprocessing.tables import Dataset, Lookup, Table
 
-CACHE_FOLDER = DATA_FOLDER / "cache"
 MANIFEST, ENCODERS = "manifest.json", "encoders.json"
 SPLITS = ("train", "valid", "test")
 

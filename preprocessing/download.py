@@ -1,12 +1,11 @@
-"""Where a dataset's files come from: a named path, the environment, data/, or the public address."""
+"""A dataset's files from their public address."""
 
 from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,37 +13,11 @@ from tqdm import tqdm
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 
-DATA_FOLDER = Path(__file__).resolve().parent.parent / "data"
-ENVIRONMENT_VARIABLE = "INTTOWER_DATA"
 CHUNK = 2**16
 
 
 class DownloadError(UserError):
     """The file could not be fetched; nothing was left behind."""
-
-
-def find_data(
-    named: str | None, find: Callable[[Path], Path | None], what: str, advice: str = "Check the names."
-) -> Path | None:
-    """The first place that holds a dataset: `named`, else $INTTOWER_DATA, else data/; None if data/ has none.
-
-    Args:
-        named: the value of --data, a file or a folder.
-        find: gives the dataset's own path inside a folder, or None.
-        what, advice: what is looked for and what to do where it is not there, for the message.
-    Raises UserError where a path that a person named (--data, $INTTOWER_DATA) does not hold it.
-    """
-    for origin, value in (("--data", named), (f"${ENVIRONMENT_VARIABLE}", os.environ.get(ENVIRONMENT_VARIABLE))):
-        if not value:
-            continue
-        path = Path(value)
-        if not path.exists():
-            raise UserError(f"{origin} {value}: expected {what}, got no such file or folder; check the path.")
-        found = path if path.is_file() else find(path)
-        if found is None:
-            raise UserError(f"{origin} {value}: expected {what} inside, got none of them. {advice}")
-        return found
-    return find(DATA_FOLDER)
 
 
 def download(url: str, path: Path, sha256: str | None = None, size: int | None = None, timeout: float = 10.0) -> Path:

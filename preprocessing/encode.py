@@ -1,9 +1,7 @@
 """Vocabularies, scalers and label means: fitted on training rows, applied to every split, saved as JSON.
 
-A field turns raw columns of a data frame into one feature and knows its deepctr-torch column; a TowerEncoder
+A field turns raw columns of a data frame into one feature and knows its column; a TowerEncoder
 is the fields of one tower. Ids are int32 all the way: 0 is padding, 1 is out-of-vocabulary, values start at 2.
-
-Columns are imported where they are made: they bring torch, and a server that encodes raw rows may have none.
 """
 
 from __future__ import annotations
@@ -12,16 +10,13 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
-
-if TYPE_CHECKING:
-    from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
+from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
 
 PAD, OOV, FIRST_ID = 0, 1, 2
 
@@ -76,8 +71,6 @@ class SparseField:
         return cls(name, fit_vocabulary(train_values))
 
     def column(self, embedding_dim: int) -> SparseFeat:
-        from preprocessing.inputs import SparseFeat
-
         return SparseFeat(self.name, len(self.vocabulary) + FIRST_ID, embedding_dim=embedding_dim, dtype="int32")
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
@@ -103,8 +96,6 @@ class VarLenField:
         return cls(name, fit_vocabulary(lists.explode()), max(max_length, 1))
 
     def column(self, embedding_dim: int) -> VarLenSparseFeat:
-        from preprocessing.inputs import SparseFeat, VarLenSparseFeat
-
         sparse = SparseFeat(self.name, len(self.vocabulary) + FIRST_ID, embedding_dim=embedding_dim, dtype="int32")
         return VarLenSparseFeat(sparse, maxlen=self.max_length, combiner="mean")
 
@@ -139,8 +130,6 @@ class NumberField:
         return cls(name, field.mean, MinMaxScaler.fit(field._filled(scaled_on)), log)
 
     def column(self, embedding_dim: int) -> DenseFeat:
-        from preprocessing.inputs import DenseFeat
-
         return DenseFeat(self.name, 1)
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
@@ -168,8 +157,6 @@ class MissingField:
     SUFFIX = "_missing"
 
     def column(self, embedding_dim: int) -> DenseFeat:
-        from preprocessing.inputs import DenseFeat
-
         return DenseFeat(self.name, 1)
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
@@ -189,8 +176,6 @@ class MeanField:
     scaler: MinMaxScaler
 
     def column(self, embedding_dim: int) -> DenseFeat:
-        from preprocessing.inputs import DenseFeat
-
         return DenseFeat(self.name, 1)
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake of the user's, not of the code's."""
+"""The exceptions that are told in a line, without a traceback."""
 
 
 class UserError(ValueError):
@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     The training scripts print that line and leave with exit code 2, without a traceback.
     """
+
+
+class Stopped(Exception):
+    """The work cannot go on, and it is nobody's mistake in what was asked for; exit code 1."""

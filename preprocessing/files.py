@@ -1,5 +1,7 @@
 """Files written whole or not at all, arrays on disk, and checksums."""
 
+from __future__ import annotations
+
 import io
 import os
 import zlib
@@ -7,11 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
-
-import numpy as np
+from typing import TYPE_CHECKING, BinaryIO
 
 from preprocessing.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CHUNK = 2**22
 
@@ -51,6 +54,8 @@ def write_synced(path: Path, *parts: bytes | memoryview) -> None:
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write an array as .npy, for a folder that is not yet in use; raises OSError where the disk is full."""
+    import numpy as np
+
     if array.dtype.hasobject:
         raise ValueError(f"Object arrays cannot be saved, got one of {array.dtype}.")
     # numpy's own writing to a file does not notice a disk that is full at its end.

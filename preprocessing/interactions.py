@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from preprocessing.choices import PROTOCOLS
 from preprocessing.encode import MeanField, MissingField, NumberField, TowerEncoder
 from preprocessing.errors import UserError
 from preprocessing.protocols import (
-    PROTOCOLS,
     check_both_classes,
     drop_users_without_positive,
     label_means,

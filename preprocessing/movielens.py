@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from preprocessing.download import DATA_FOLDER, DownloadError, download, find_data
+from preprocessing.download import DownloadError, download
 from preprocessing.encode import MeanField, SparseField, VarLenField
 from preprocessing.errors import UserError
 from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
 from preprocessing.sample_movielens import write_movielens_sample
+from preprocessing.sources import DATA_FOLDER, MOVIELENS_ARCHIVE, MOVIES, RATINGS, USERS, movielens_files
 from preprocessing.synthetic import SAMPLE_PROBABILITIES, parse_probabilities
 from preprocessing.tables import Dataset
 from preprocessing.text_tables import parse_csv, parse_separated
 
-RATINGS, USERS, MOVIES = "ratings.dat", "users.dat", "movies.dat"
 OFFICIAL_FILES = {
     RATINGS: {"user_id": "int", "movie_id": "int", "rating": "int", "timestamp": "int"},
     USERS: {"user_id": "int", "gender": "str", "age": "int", "occupation": "int", "zipcode": "str"},
@@ -49,7 +49,6 @@ USER_FIELDS = {
 }
 ITEM_FIELDS = {"movie_id": SparseField, "genres": VarLenField, "item_mean_rating": MeanField}
 
-ARCHIVE = "ml-1m.zip"
 ARCHIVE_URL = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
 ARCHIVE_BYTES = 5_917_549
 ARCHIVE_SHA256 = "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20"
@@ -161,31 +160,19 @@ def read_movielens(path: str | Path, strict_data: bool = False) -> RawMovieLens:
 
 
 def locate_movielens(named: str | None = None) -> Path:
-    """The files to train on: `named`, $INTTOWER_DATA, data/, the official download, or the synthetic sample.
+    """The files to train on: see movielens_files; else the official download, or the synthetic sample.
 
     Raises UserError where a named place does not hold them, or a download has the wrong checksum.
     """
-    found = find_data(named, find_movielens, f"MovieLens-1M ({ARCHIVE}, or a folder with {', '.join(OFFICIAL_FILES)})")
+    found = movielens_files(named)
     if found is not None:
         return found
     print(f"no MovieLens-1M in {DATA_FOLDER.name}/; fetching {ARCHIVE_URL}", flush=True)
     try:
-        return download(ARCHIVE_URL, DATA_FOLDER / ARCHIVE, ARCHIVE_SHA256, ARCHIVE_BYTES)
+        return download(ARCHIVE_URL, DATA_FOLDER / MOVIELENS_ARCHIVE, ARCHIVE_SHA256, ARCHIVE_BYTES)
     except DownloadError as error:
         print(error)
         return write_movielens_sample(DATA_FOLDER / "sample-movielens")
-
-
-def find_movielens(folder: Path) -> Path | None:
-    """The MovieLens files in a folder, or None: ratings.dat itself, ml-1m/, ml-1m.zip or movielens.csv/.txt."""
-    if (folder / RATINGS).is_file():
-        return folder
-    if (folder / "ml-1m" / RATINGS).is_file():
-        return folder / "ml-1m"
-    for name in (ARCHIVE, "movielens.csv", "movielens.txt"):
-        if (folder / name).is_file():
-            return folder / name
-    return None
 
 
 def _read_official(path: Path) -> RawMovieLens:

@@ -12,13 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import KFold
-from sklearn.preprocessing import TargetEncoder
 
 from preprocessing.encode import MeanField, MinMaxScaler
 from preprocessing.errors import UserError
-
-PROTOCOLS = ("strict", "paper", "temporal")
 
 TEST_SHARE = 0.2
 VALID_SHARE = 0.1  # of the training part
@@ -144,6 +140,9 @@ def _released_means(codes, labels, splits: Splits, per_part: bool) -> Means:
 
 
 def _cross_fitted_means(codes, labels, splits: Splits, seed: int) -> Means:
+    from sklearn.model_selection import KFold
+    from sklearn.preprocessing import TargetEncoder
+
     per_row = np.zeros(len(codes))
     folds = KFold(n_splits=min(5, len(splits.train)), shuffle=True, random_state=seed)
     encoder = TargetEncoder(target_type="binary", cv=folds)

@@ -13,15 +13,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from preprocessing.command import Parser, exit_code, read_command_line
 from preprocessing.errors import UserError
-from preprocessing.sample_alibaba import ALIBABA_ADS, ALIBABA_ROWS, ALIBABA_USERS, write_alibaba_sample
-from preprocessing.sample_amazon import AMAZON_ITEMS, AMAZON_REVIEWS, AMAZON_USERS, write_amazon_sample
-from preprocessing.sample_movielens import write_movielens_sample
 
 
-def main() -> int:
-    """Write a sample from the shell; exit code 2 for a mistake."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("dataset", choices=("movielens", "amazon", "alibaba"))
     parser.add_argument("folder", type=Path, help="a new folder")
     parser.add_argument("--rows", type=int, help="ratings, reviews or shown ads")
@@ -30,17 +28,26 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="as many rows, users and items as the real data")
     parser.add_argument("--release", choices=("2014", "2018"), help="of the Amazon reviews (default 2014)")
     parser.add_argument("--seed", type=int, default=1023)
-    arguments = parser.parse_args()
-    try:
-        if arguments.folder.exists():
-            raise UserError(f"{arguments.folder}: expected no such file or folder, got one; name another.")
-        _write_from_shell(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"synthetic {arguments.dataset} data: {arguments.folder}/")
-    return 0
+    arguments = parser.parse_args(words)
+    if arguments.folder.exists():
+        raise UserError(f"{arguments.folder}: expected no such file or folder, got one; name another.")
+    for flag in ("rows", "users", "items"):
+        number = getattr(arguments, flag)
+        if number is not None and number < 20:
+            raise UserError(f"--{flag}: expected at least 20, got {number}.")
+    if arguments.seed < 0:
+        raise UserError(f"--seed: expected a number of at least 0, got {arguments.seed}.")
+    if arguments.release is not None and arguments.dataset != "amazon":
+        raise UserError(f"--release: expected with amazon alone, got {arguments.dataset}; leave it out.")
+    return arguments
 
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
+from preprocessing.sample_alibaba import ALIBABA_ADS, ALIBABA_ROWS, ALIBABA_USERS, write_alibaba_sample
+from preprocessing.sample_amazon import AMAZON_ITEMS, AMAZON_REVIEWS, AMAZON_USERS, write_amazon_sample
+from preprocessing.sample_movielens import write_movielens_sample
 
 # Of each dataset what writes it, and for each flag its argument and the number of the real data.
 WRITERS = {
@@ -67,23 +74,19 @@ WRITERS = {
 }
 
 
-def _write_from_shell(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> None:
+    """Write the sample."""
     write, numbers = WRITERS[arguments.dataset]
     options = {}
     for flag, (name, of_real_data) in numbers.items():
         number = getattr(arguments, flag)
-        if number is not None and number < 20:
-            raise UserError(f"--{flag}: expected at least 20, got {number}.")
         if number is not None or arguments.full:
             options[name] = of_real_data if number is None else number
-    if arguments.seed < 0:
-        raise UserError(f"--seed: expected a number of at least 0, got {arguments.seed}.")
     if arguments.release is not None:
-        if arguments.dataset != "amazon":
-            raise UserError(f"--release: expected with amazon alone, got {arguments.dataset}; leave it out.")
         options["release"] = arguments.release
     write(arguments.folder, seed=arguments.seed, **options)
+    print(f"synthetic {arguments.dataset} data: {arguments.folder}/")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(lambda: main(arguments)))

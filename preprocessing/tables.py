@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from preprocessing.encode import TowerEncoder
-from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
-
-Column = SparseFeat | DenseFeat | VarLenSparseFeat
+from preprocessing.inputs import Column
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from experiment.folder import TEST_LOGITS
 from preprocessing.files import write_atomically
 from reproduction.folders import RUNS, run_folder
 from reproduction.plans import REFERENCE, TABLE_2, table_2_run
 from reproduction.records import Records, read_json_lines
 from reproduction.runs import DataState, Run, data_state, kind_of_device, load
 from reproduction.statistics import RESAMPLES, bootstrap_aucs, interval
-from training.report import TEST_LOGITS
 
 FILE = "bootstrap.jsonl"
 

@@ -17,12 +17,12 @@ from statistics import median
 
 from tqdm import tqdm
 
-from preprocessing.download import ENVIRONMENT_VARIABLE
 from preprocessing.errors import UserError
+from preprocessing.sources import ENVIRONMENT_VARIABLE
 from reproduction.folders import RUNS, record_in_folder, run_folder
 from reproduction.records import PROJECT, Records
 from reproduction.runs import Run, data_state
-from training.trainer import CHECKPOINT
+from training import CHECKPOINT
 
 LOG = "log.txt"
 POLL_SECONDS = 0.5

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from experiment.folder import RECORD
 from reproduction.records import PROJECT, Records
 from reproduction.runs import DataState, Run, data_state
-from training.report import RECORD
 
 RUNS = PROJECT / "runs" / "reproduce"
 

@@ -8,11 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from experiment.record import git_state
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 from reproduction.execute import one_thread
 from reproduction.records import PROJECT, Records, read_json_lines
-from training.report import git_state
 
 FILE = "latency.jsonl"
 

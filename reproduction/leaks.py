@@ -15,14 +15,14 @@ import numpy as np
 from tqdm import tqdm
 
 from model.IntTower import IntTower
-from preprocessing import alibaba, amazon, movielens
-from preprocessing.download import DATA_FOLDER, ENVIRONMENT_VARIABLE
+from preprocessing import alibaba, amazon, movielens, sources
+from preprocessing.choices import PROTOCOLS
 from preprocessing.encode import MeanField
 from preprocessing.errors import UserError
 from preprocessing.interactions import Interactions, encode_interactions
-from preprocessing.protocols import PROTOCOLS
 from preprocessing.sample_alibaba import write_alibaba_sample
 from preprocessing.sample_amazon import write_amazon_sample
+from preprocessing.sources import DATA_FOLDER, ENVIRONMENT_VARIABLE
 from preprocessing.tables import Dataset
 from reproduction.runs import FIRST_SEED
 from training.metrics import auc
@@ -106,8 +106,8 @@ def read_raw(dataset: str) -> Raw:
         raw = movielens.as_interactions(movielens.read_movielens(movielens.locate_movielens()))
         return Raw(raw, movielens.USER_FIELDS, movielens.ITEM_FIELDS)
     find, write = {
-        "amazon": (amazon.find_reviews, write_amazon_sample),
-        "alibaba": (alibaba.find_alibaba, write_alibaba_sample),
+        "amazon": (sources.find_reviews, write_amazon_sample),
+        "alibaba": (sources.find_alibaba, write_alibaba_sample),
     }[dataset]
     with tempfile.TemporaryDirectory() as folder:
         place = _data_folder()
@@ -117,8 +117,8 @@ def read_raw(dataset: str) -> Raw:
         if dataset == "amazon":
             raw = amazon.read_amazon(*amazon.locate_amazon(str(place)))
             return Raw(raw, amazon.USER_FIELDS, amazon.ITEM_FIELDS, released_per_part=False)
-        files = alibaba.locate_alibaba(str(place))
-        is_large = (files / alibaba.RAW_SAMPLE).stat().st_size > FULL_BYTES
+        files = sources.alibaba_files(str(place))
+        is_large = (files / sources.RAW_SAMPLE).stat().st_size > FULL_BYTES
         raw = alibaba.read_alibaba(files, sample_rate=SAMPLE_RATE if is_large else 1.0)
         return Raw(raw, alibaba.USER_FIELDS, alibaba.ITEM_FIELDS)
 

@@ -9,8 +9,8 @@ from figure.learning_curves import draw_learning_curves
 from figure.pareto import draw_pareto
 from figure.table_2 import draw_table_2
 from model import model_class
+from preprocessing.choices import PROTOCOLS
 from preprocessing.files import write_atomically
-from preprocessing.protocols import PROTOCOLS
 from reproduction.formats import (
     LATENCY_COLUMNS,
     PARTS_COLUMNS,

@@ -9,12 +9,19 @@ with a row per record (RUNS below). FILE is a path under results/.
 
 from __future__ import annotations
 
+import sys
+
+from preprocessing.command import Parser, exit_code, read_command_line
+
+if __name__ == "__main__":
+    read_command_line(Parser(description=__doc__.split("\n")[0]).parse_args)  # before the imports below
+
 import json
 import re
 from collections.abc import Callable
 
+from experiment.flags import as_flag
 from model import MODELS
-from model.settings import as_flag
 from preprocessing.files import write_atomically
 from reproduction.plans import TABLE_2, table_2_run
 from reproduction.records import PROJECT, RESULTS, Records
@@ -166,6 +173,11 @@ def with_results(page: str) -> str:
     return pattern.sub(lambda match: f"{match[1]}{make[match[2]](match[3])}\n{match[4]}", page)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write every page anew."""
     for path in PAGES:
         write_atomically(path, with_results(path.read_text()).encode())
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

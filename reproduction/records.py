@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from experiment.code_version import PROJECT
+from preprocessing.choices import PROTOCOLS
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
-from preprocessing.protocols import PROTOCOLS
 from reproduction.runs import DataState, Run, kind_of_device
 
-PROJECT = Path(__file__).resolve().parent.parent
 RESULTS = PROJECT / "results"
 
 

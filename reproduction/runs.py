@@ -8,11 +8,14 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
+from typing import TYPE_CHECKING
 
+from experiment.code_version import code_version
+from experiment.flags import as_flag
 from model import model_class
-from model.settings import as_flag
-from preprocessing.tables import Dataset
-from training.code_version import code_version
+
+if TYPE_CHECKING:
+    from preprocessing.tables import Dataset
 
 # The one place that imports training scripts: the defaults of a dataset stand there and nowhere else.
 SCRIPTS = {
@@ -50,7 +53,8 @@ class Run:
 
     def arguments(self) -> list[str]:
         """The command that makes the run, after `python`: the script and the flags that are not its defaults."""
-        default = script(self.dataset).Settings()
+        of_script = script(self.dataset)
+        default = of_script.Settings(model=of_script.Model.__name__)
         chosen = {"model": self.model, "protocol": self.protocol, "seed": self.seed, **dict(self.changes)}
         flags = [as_flag(name, value).split() for name, value in chosen.items() if value != getattr(default, name)]
         return [f"{SCRIPTS[self.dataset]}.py", *(word for flag in flags for word in flag)]

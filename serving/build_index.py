@@ -9,22 +9,59 @@ are the same.
 from __future__ import annotations
 
 import argparse
+import sys
+
+from experiment.flags import levels
+from experiment.folder import check_run_folder
+from preprocessing.command import Parser, exit_code, read_command_line
+from serving.choices import DTYPES
+
+
+def constant(text: str) -> tuple[str, str]:
+    """Parse `pid=430548_1007`."""
+    column, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected COLUMN=VALUE, got {text!r}")
+    return column, value
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--run", required=True, help="the folder of a training run")
+    parser.add_argument(
+        "--items", help="a CSV file with the raw columns of the item tower; else the dataset's own items"
+    )
+    parser.add_argument("--data", help="where the dataset lies, as for its training script")
+    parser.add_argument(
+        "--set", type=constant, action="append", default=[], metavar="COLUMN=VALUE", help="a column of one value"
+    )
+    parser.add_argument("--output", help="the folder of the index (default RUN/index)")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="how an item's heads are kept")
+    parser.add_argument("--levels", default="all", type=levels, help="IntTower: levels to serve: all, last, or 0,2")
+    arguments = parser.parse_args(words)
+    check_run_folder(arguments.run)
+    return arguments
+
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
 import hashlib
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from model.settings import levels
-from preprocessing.alibaba import locate_alibaba, read_alibaba
+from preprocessing.alibaba import read_alibaba
 from preprocessing.amazon import locate_amazon, read_amazon
 from preprocessing.errors import UserError
 from preprocessing.files import write_array, write_atomically
 from preprocessing.movielens import locate_movielens, read_movielens
+from preprocessing.sources import alibaba_files
 from serving.index_files import (
     HEADS,
     IDS,
@@ -39,9 +76,8 @@ from serving.index_files import (
 )
 from serving.item_ids import as_ids
 from serving.item_index import ItemIndex
-from serving.quantisation import DTYPES, check_finite, quantise
+from serving.quantisation import check_finite, quantise
 from serving.trained_run import BATCH, TrainedRun, load_run
-from training.settings import Parser, exit_code
 
 BUILDING, PROGRESS = "building", "progress.json"
 
@@ -149,7 +185,7 @@ def _done(place: Path, identity: str) -> int:
 ITEM_TABLES = {
     "movie_id": lambda data: read_movielens(locate_movielens(data)).movies,
     "asin": lambda data: read_amazon(*locate_amazon(data)).items,
-    "adgroup_id": lambda data: read_alibaba(locate_alibaba(data)).items,
+    "adgroup_id": lambda data: read_alibaba(alibaba_files(data)).items,
 }
 
 
@@ -169,14 +205,6 @@ def read_items(run: TrainedRun, path: str | None, data: str | None, constants: d
     return items.assign(**constants)
 
 
-def constant(text: str) -> tuple[str, str]:
-    """Parse `pid=430548_1007`."""
-    column, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"expected COLUMN=VALUE, got {text!r}")
-    return column, value
-
-
 def main(arguments: argparse.Namespace) -> None:
     """Build the index and say what it is."""
     run = load_run(arguments.run, arguments.levels)
@@ -190,23 +218,5 @@ def main(arguments: argparse.Namespace) -> None:
     )
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("--run", required=True, help="the folder of a training run")
-    parser.add_argument(
-        "--items", help="a CSV file with the raw columns of the item tower; else the dataset's own items"
-    )
-    parser.add_argument("--data", help="where the dataset lies, as for its training script")
-    parser.add_argument(
-        "--set", type=constant, action="append", default=[], metavar="COLUMN=VALUE", help="a column of one value"
-    )
-    parser.add_argument("--output", help="the folder of the index (default RUN/index)")
-    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="how an item's heads are kept")
-    parser.add_argument("--levels", default="all", type=levels, help="IntTower: levels to serve: all, last, or 0,2")
-    return parser.parse_args(arguments)
-
-
 if __name__ == "__main__":
-    chosen = parse(sys.argv[1:])
-    sys.exit(exit_code(lambda: main(chosen), "the same command goes on where it stood."))
+    sys.exit(exit_code(lambda: main(arguments), "the same command goes on where it stood."))

@@ -17,10 +17,30 @@ Shapes: B users, Q user heads, N items, G item heads, K head size, T padded leng
 from __future__ import annotations
 
 import argparse
+import sys
+
+from experiment.flags import levels
+from experiment.folder import check_run_folder
+from preprocessing.command import Parser, exit_code, read_command_line
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--run", required=True, help="the folder of a training run")
+    parser.add_argument("--output", help="the folder to write (default RUN/onnx)")
+    parser.add_argument("--levels", default="all", type=levels, help="IntTower: levels to serve: all, last, or 0,2")
+    arguments = parser.parse_args(words)
+    check_run_folder(arguments.run)
+    return arguments
+
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
 import json
 import logging
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -33,7 +53,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.layers import FieldEmbedding
-from model.settings import levels
 from preprocessing.encode import save_encoders
 from preprocessing.errors import UserError
 from preprocessing.files import write_synced
@@ -41,7 +60,6 @@ from preprocessing.inputs import VarLenSparseFeat
 from serving.exported import ENCODERS, FORMAT, ITEM_TOWER, MANIFEST, SCORER, USER_TOWER, sha256
 from serving.heads import Heads, blank_rows
 from serving.trained_run import TrainedRun, load_run
-from training.settings import Parser, exit_code
 
 OPSET = 20
 
@@ -171,15 +189,5 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{folder}: {', '.join(sizes)}, {ENCODERS}, {MANIFEST}")
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("--run", required=True, help="the folder of a training run")
-    parser.add_argument("--output", help="the folder to write (default RUN/onnx)")
-    parser.add_argument("--levels", default="all", type=levels, help="IntTower: levels to serve: all, last, or 0,2")
-    return parser.parse_args(arguments)
-
-
 if __name__ == "__main__":
-    chosen = parse(sys.argv[1:])
-    sys.exit(exit_code(lambda: main(chosen), "nothing was written."))
+    sys.exit(exit_code(lambda: main(arguments)))

@@ -13,9 +13,35 @@ Shapes: B users, N items.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
+
+from experiment.folder import check_run_folder
+from preprocessing.command import Parser, exit_code, positive, read_command_line
+from preprocessing.sources import movielens_files
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--teacher", required=True, help="the folder of a ranking model's run, such as DCN's")
+    parser.add_argument("--runs", required=True, nargs="+", help="folders of two-tower models' runs")
+    parser.add_argument("--data", help="MovieLens-1M, as for the training script")
+    parser.add_argument("--k", type=positive, nargs="+", default=[10, 50], help="how many of the teacher's best count")
+    parser.add_argument("--m", type=positive, nargs="+", default=[100, 500], help="how many the pre-ranker lets pass")
+    parser.add_argument("--users", type=positive, default=1000, help="how many users of the test split are drawn")
+    parser.add_argument("--json", type=Path, help="also write the records to a file, as JSON lines")
+    arguments = parser.parse_args(words)
+    for folder in (arguments.teacher, *arguments.runs):
+        check_run_folder(folder)
+    movielens_files(arguments.data)
+    return arguments
+
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
+import json
 
 import numpy as np
 import pandas as pd
@@ -27,7 +53,6 @@ from preprocessing.movielens import RawMovieLens, load_movielens, locate_moviele
 from preprocessing.tables import Dataset, Table
 from serving.maxsim import maxsim
 from serving.trained_run import TrainedModel, load_model, load_run
-from training.settings import Parser, exit_code
 
 USERS_AT_ONCE = 32
 PAIRS_AT_ONCE = 2**14  # of the teacher, which needs each pair
@@ -168,22 +193,5 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.json.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("--teacher", required=True, help="the folder of a ranking model's run, such as DCN's")
-    parser.add_argument("--runs", required=True, nargs="+", help="folders of two-tower models' runs")
-    parser.add_argument("--data", help="MovieLens-1M, as for the training script")
-    parser.add_argument("--k", type=int, nargs="+", default=[10, 50], help="how many of the teacher's best count")
-    parser.add_argument("--m", type=int, nargs="+", default=[100, 500], help="how many the pre-ranker lets pass")
-    parser.add_argument("--users", type=int, default=1000, help="how many users of the test split are drawn")
-    parser.add_argument("--json", type=Path, help="also write the records to a file, as JSON lines")
-    chosen = parser.parse_args(arguments)
-    if min(*chosen.k, *chosen.m, chosen.users) < 1:
-        parser.error("--k, --m, --users: expected numbers of at least 1")
-    return chosen
-
-
 if __name__ == "__main__":
-    chosen = parse(sys.argv[1:])
-    sys.exit(exit_code(lambda: main(chosen), "nothing was written."))
+    sys.exit(exit_code(lambda: main(arguments)))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from preprocessing.errors import UserError
-
-DTYPES = ("float32", "float16", "int8")
+from serving.choices import DTYPES
 
 
 def quantise(heads_GNK: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:

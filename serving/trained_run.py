@@ -11,14 +11,14 @@ import pandas as pd
 import torch
 from torch import nn
 
+from experiment.folder import ENCODERS
+from experiment.settings import taken_fields
 from model import MODELS, model_class
-from model.settings import taken_fields
 from preprocessing.encode import TowerEncoder, load_encoders
 from preprocessing.errors import UserError
 from serving.heads import Heads, Levels
+from training import CHECKPOINT
 from training.checkpoint import load_checkpoint
-from training.report import ENCODERS
-from training.trainer import CHECKPOINT
 
 BATCH = 16384  # rows that are encoded at once
 

@@ -1,14 +1,21 @@
 """Running the project's commands as a person does, from the shell."""
 
+import io
 import json
 import os
+import runpy
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import torch
 
+from preprocessing import sources
 from training.checkpoint import load_checkpoint
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -23,6 +30,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def start(*arguments: str, folder: Path = PROJECT, **options) -> subprocess.Popen:
+    """A command in a process of its own, on one thread."""
     options.setdefault("env", environment())
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
@@ -34,10 +42,54 @@ def start(*arguments: str, folder: Path = PROJECT, **options) -> subprocess.Pope
     )
 
 
-def run(*arguments: str, folder: Path = PROJECT, **options) -> subprocess.CompletedProcess:
+def run_in_process(*arguments: str, folder: Path = PROJECT, **options) -> subprocess.CompletedProcess:
+    """A command in a process of its own, to its end: where the process is the claim, or the project is a copy."""
     process = start(*arguments, folder=folder, **options)
     stdout, stderr = process.communicate(timeout=600)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    """A command as `python` would run it, in this process: what it prints and the code it leaves with."""
+    words = [*map(str, arguments)]
+    before = {"argv": sys.argv, "folder": os.getcwd(), "cache": sources.CACHE_FOLDER, "environ": dict(os.environ)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    stdout, stderr = io.StringIO(), io.StringIO()
+    try:
+        os.chdir(PROJECT)
+        sources.CACHE_FOLDER = Path(tempfile.mkdtemp())
+        _set_environment(environment() if env is None else env)
+        with redirect_stdout(stdout), redirect_stderr(stderr), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*found in sys.modules", category=RuntimeWarning)
+            code = _exit_code(words)
+    finally:
+        sys.argv = before["argv"]
+        os.chdir(before["folder"])
+        _set_environment(before["environ"])
+        shutil.rmtree(sources.CACHE_FOLDER)
+        sources.CACHE_FOLDER = before["cache"]
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
+
+
+def _exit_code(words: list[str]) -> int:
+    is_module = words[0] == "-m"
+    sys.argv = words[1:] if is_module else words
+    try:
+        if is_module:
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+def _set_environment(wanted: dict[str, str]) -> None:
+    for name in os.environ.keys() - wanted.keys():
+        del os.environ[name]
+    os.environ.update(wanted)
 
 
 def train(*arguments: str, **options) -> subprocess.CompletedProcess:

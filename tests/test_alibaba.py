@@ -5,7 +5,6 @@ import json
 import math
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -13,17 +12,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from shell import assert_refused, copy_of_the_project, run
+from shell import assert_refused, copy_of_the_project, run, run_in_process
 
 import preprocessing.alibaba
 import train_alibaba_IntTower
 from model.IntTower import IntTower
-from preprocessing.alibaba import AD_FEATURE, RAW_SAMPLE, USER_PROFILE, find_alibaba, load_alibaba, locate_alibaba
+from preprocessing.alibaba import load_alibaba
 from preprocessing.alibaba import read_alibaba as read
 from preprocessing.encode import load_encoders, save_encoders
 from preprocessing.errors import UserError
 from preprocessing.inputs import DenseFeat, SparseFeat
 from preprocessing.sample_alibaba import write_alibaba_sample
+from preprocessing.sources import AD_FEATURE, RAW_SAMPLE, USER_PROFILE, alibaba_files, find_alibaba
 from preprocessing.synthetic import SAMPLE_PROBABILITIES
 from preprocessing.text_tables import read_csv_blocks
 from training.trainer import Trainer, seed_everything
@@ -773,9 +773,9 @@ def test_the_files_are_found_in_a_folder_or_in_its_alibaba(folder, tmp_path, mon
     assert find_alibaba(tmp_path) == folder
     assert find_alibaba(tmp_path / "nowhere") is None
     for named in (folder, tmp_path, folder / RAW_SAMPLE):
-        assert locate_alibaba(str(named)) == folder
+        assert alibaba_files(str(named)) == folder
     monkeypatch.setenv("INTTOWER_DATA", str(tmp_path))
-    assert locate_alibaba() == folder
+    assert alibaba_files() == folder
 
 
 def assert_says_where_to_get_it(message: str) -> None:
@@ -790,14 +790,14 @@ def assert_says_where_to_get_it(message: str) -> None:
 def test_a_named_folder_without_the_files_is_refused_with_where_to_get_them(tmp_path, monkeypatch, named, origin):
     monkeypatch.setenv("INTTOWER_DATA", str(tmp_path))
     with pytest.raises(UserError) as caught:
-        locate_alibaba(str(tmp_path) if named else None)
+        alibaba_files(str(tmp_path) if named else None)
     assert str(caught.value).startswith(f"{origin} {tmp_path}: expected the Alibaba display ads")
     assert_says_where_to_get_it(str(caught.value))
 
 
 def test_without_files_the_script_says_where_to_get_them_and_where_to_put_them(tmp_path):
     project = copy_of_the_project(tmp_path / "project")
-    result = run(SCRIPT, folder=project)
+    result = run_in_process(SCRIPT, folder=project)
     assert_refused(result, "error: data/alibaba: expected the Alibaba display ads")
     assert_says_where_to_get_it(result.stderr.strip())
     assert not (project / "runs").exists()
@@ -811,18 +811,16 @@ MODELS = ("IntTower", "DSSM", "DCN")
 
 @pytest.fixture(scope="module")
 def runs(sample, tmp_path_factory) -> dict[tuple[str, str], tuple]:
-    """Each protocol and model with the result of its run from the shell and its folder; two run at a time."""
+    """Each protocol and model with the result of its run and its folder."""
     folder = tmp_path_factory.mktemp("runs")
 
-    def train(run_of: tuple[str, str]) -> tuple:
-        protocol, model = run_of
+    results = {}
+    for protocol, model in itertools.product(PROTOCOLS, MODELS):
         output = folder / f"{protocol}-{model}"
         arguments = ("--data", sample, "--protocol", protocol, "--model", model, "--output", output)
-        return run(SCRIPT, *arguments, "--no-cache", "--epochs", "1", "--hidden-units", "16,8"), output
-
-    wanted = list(itertools.product(PROTOCOLS, MODELS))
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(wanted, pool.map(train, wanted), strict=True))
+        result = run(SCRIPT, *arguments, "--no-cache", "--epochs", "1", "--hidden-units", "16,8")
+        results[protocol, model] = result, output
+    return results
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -951,5 +949,5 @@ def test_real_rows_without_a_profile_are_refused_with_strict_data(real_folder):
 def test_the_real_rows_alone_are_not_taken_for_the_data(real_lines, monkeypatch):
     monkeypatch.setenv("INTTOWER_DATA", str(real_lines.parent.parent))
     with pytest.raises(UserError) as caught:
-        locate_alibaba()
+        alibaba_files()
     assert_says_where_to_get_it(str(caught.value))

@@ -19,8 +19,7 @@ import torch
 from shell import assert_refused, run
 
 from model.IntTower import IntTower
-from preprocessing import amazon
-from preprocessing import download as download_module
+from preprocessing import amazon, sources
 from preprocessing.amazon import (
     META,
     RELEASED_CSV,
@@ -1092,7 +1091,7 @@ def data_folder(tmp_path, monkeypatch) -> Path:
     """data/ is an empty folder, INTTOWER_DATA is not set, and a fetch fails; the sample is a small one."""
     folder = tmp_path / "data"
     folder.mkdir()
-    for module in (amazon, download_module):
+    for module in (amazon, sources):
         monkeypatch.setattr(module, "DATA_FOLDER", folder)
     monkeypatch.delenv("INTTOWER_DATA", raising=False)
 

@@ -11,12 +11,13 @@ from shell import assert_refused, run
 import serving.build_index
 import train_alibaba_IntTower
 import train_amazon_IntTower
-from preprocessing.alibaba import locate_alibaba, read_alibaba
+from preprocessing.alibaba import read_alibaba
 from preprocessing.amazon import locate_amazon, read_amazon
 from preprocessing.errors import UserError
 from preprocessing.movielens import read_movielens
 from preprocessing.sample_alibaba import write_alibaba_sample
 from preprocessing.sample_amazon import write_amazon_sample
+from preprocessing.sources import alibaba_files
 from serving.build_index import build_index
 from serving.index_files import HEADS
 from serving.item_index import ItemIndex
@@ -145,7 +146,7 @@ def test_alibabas_ads_are_served_with_the_place_that_they_are_shown_in(tmp_path)
     assert_refused(run(*command), "encode: expected a column 'pid'")
     result = run(*command, "--set", "pid=430548_1007")
     assert result.returncode == 0, result.stderr
-    served, raw = load_run(folder), read_alibaba(locate_alibaba(str(data)))
+    served, raw = load_run(folder), read_alibaba(alibaba_files(str(data)))
     index = ItemIndex(folder / "index", served.checkpoint)
     assert index.ids.tolist() == sorted(raw.items["adgroup_id"])
     assert_ranked_as_encoded(index, served, raw.users[:3], raw.items.assign(pid="430548_1007"))

@@ -24,20 +24,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from shell import PROJECT, copy_of_the_project, environment, run
+from shell import PROJECT, copy_of_the_project, environment, run_in_process
 from test_interactions import ADS, ITEM_FIELDS_WITH_MEAN, USER_FIELDS_WITH_MEAN, USERS, encoded_by_hand
 
 import train_alibaba_IntTower
+from experiment.command import read_settings, run_script
 from model.IntTower import IntTower
 from preprocessing import alibaba, cache, files
 from preprocessing.alibaba import load_alibaba
 from preprocessing.cache import MANIFEST, cached, sha256_of_files
+from preprocessing.choices import PROTOCOLS
 from preprocessing.encode import TowerEncoder
 from preprocessing.errors import UserError
-from preprocessing.protocols import PROTOCOLS
 from preprocessing.sample_alibaba import write_alibaba_sample
 from preprocessing.tables import Dataset, Lookup, Table
-from training.settings import command_line
 from training.trainer import Trainer, seed_everything
 
 SPLITS = ("train", "valid", "test")
@@ -1005,7 +1005,7 @@ TRAIN_IN_LITTLE_MEMORY = """
 def test_a_table_larger_than_memory_is_trained_on(tmp_path):
     if not sys.platform.startswith("linux"):
         pytest.skip("needs RLIMIT_DATA to count what is allocated, as on Linux")
-    result = run("-c", textwrap.dedent(TRAIN_IN_LITTLE_MEMORY), tmp_path)
+    result = run_in_process("-c", textwrap.dedent(TRAIN_IN_LITTLE_MEMORY), tmp_path)
     (tmp_path / "0.npy").unlink()
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
@@ -1022,7 +1022,7 @@ def test_the_script_keeps_its_tables_in_data_cache_and_reads_them_the_next_time(
     records = []
     for turn in ("first", "second"):
         options = ["--data", sample, "--output", tmp_path / turn, *QUICK]
-        result = run("train_alibaba_IntTower.py", *options, folder=project)
+        result = run_in_process("train_alibaba_IntTower.py", *options, folder=project)
         assert result.returncode == 0, result.stderr
         assert "building" not in result.stdout + result.stderr
         # The line about users without a profile is printed where raw files are read.
@@ -1034,8 +1034,8 @@ def test_the_script_keeps_its_tables_in_data_cache_and_reads_them_the_next_time(
     monkeypatch.setattr(train_alibaba_IntTower, "CACHE_FOLDER", tmp_path / "cache")
     options = ["--data", str(sample), "--output", str(tmp_path / "third"), "--no-cache", *QUICK]
     monkeypatch.setattr(sys, "argv", ["train_alibaba_IntTower.py", *options])
-    settings = train_alibaba_IntTower.Settings
-    assert command_line(train_alibaba_IntTower.main, settings, train_alibaba_IntTower.PRESETS) == 0
+    settings = read_settings(train_alibaba_IntTower.Settings)
+    assert run_script(train_alibaba_IntTower.main, settings) == 0
     assert not (tmp_path / "cache").exists()
     records.append(json.loads((tmp_path / "third" / "record.json").read_text()))
 

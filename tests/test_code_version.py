@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from shell import copy_of_the_project
 
+from experiment.code_version import code_version, version_of_file
 from model import MODELS, model_class
-from training.code_version import code_version, version_of_file
 
 
 def version(project: Path, name: str) -> str:
@@ -56,7 +56,7 @@ def test_comments_docstrings_and_layout_leave_it_alone(project):
         ("model/deepctr.py", "import functools", "import functools, os", ["DCN"]),
         ("preprocessing/utils.py", "score = 0.0", "score = 1.0", ["IntTower", "DSSMCIR"]),
         ("training/trainer.py", "state = {", "state = dict() or {", list(MODELS)),
-        ("training/report.py", "import json", "import json, os", []),
+        ("experiment/report.py", "import json", "import json, os", []),
         ("preprocessing/movielens.py", "import time", "import time, os", []),
     ],
 )

@@ -9,9 +9,9 @@ from models import item_columns, random_features, random_labels, sparse, user_co
 from torch import Tensor, nn
 from torch.nn import functional
 
+from experiment.settings import taken_fields
 from model import deepctr, model_class
-from model.deepctr import RANKING_MODELS, DeepCTR, adapt
-from model.settings import taken_fields
+from model.deepctr import RANKING_MODELS, DeepCTR, adapt, deepctr_column
 from preprocessing.errors import UserError
 from preprocessing.inputs import DenseFeat
 from preprocessing.tables import Table
@@ -59,7 +59,8 @@ def pair(name: str, **options) -> tuple[DeepCTR, nn.Module]:
     ours = adapted(name, **options)
     for parameter in ours.parameters():
         nn.init.normal_(parameter, std=0.5)
-    own = getattr(deepctr_models, name)(*columns_of(name), task="binary", **arguments(name, **options))
+    columns = [[*map(deepctr_column, part)] for part in columns_of(name)]
+    own = getattr(deepctr_models, name)(*columns, task="binary", **arguments(name, **options))
     own.load_state_dict(ours.network.state_dict())
     return ours, own
 
@@ -208,7 +209,8 @@ def test_torchs_seed_decides_the_weights(name):
 
 
 def test_an_explicit_seed_gives_the_weights_that_deepctr_torch_starts_from():
-    own = deepctr_models.DCN(COLUMNS, COLUMNS, **arguments("DCN"), seed=5)
+    columns = [*map(deepctr_column, COLUMNS)]
+    own = deepctr_models.DCN(columns, columns, **arguments("DCN"), seed=5)
     torch.manual_seed(0)
     weights = adapted("DCN", seed=5).network.state_dict()
     assert all(torch.equal(weights[key], value) for key, value in own.state_dict().items())

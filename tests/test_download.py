@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing import amazon, movielens
-from preprocessing import download as download_module
-from preprocessing.download import DownloadError, download, find_data
+from preprocessing import amazon, movielens, sources
+from preprocessing.download import DownloadError, download
 from preprocessing.errors import UserError
 from preprocessing.sample_amazon import write_amazon_sample
+from preprocessing.sources import find_data
 
 CONTENT = bytes(range(256)) * 1000  # four chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -66,7 +66,7 @@ def no_proxy_and_no_data(monkeypatch, tmp_path):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.delenv("INTTOWER_DATA", raising=False)
     (tmp_path / "data").mkdir()
-    for module in (download_module, movielens, amazon):
+    for module in (sources, movielens, amazon):
         monkeypatch.setattr(module, "DATA_FOLDER", tmp_path / "data")
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from model import model_class
+from model.deepctr import deepctr_column
 from model.estimator import Estimator
 from preprocessing.errors import UserError
 
@@ -262,7 +263,8 @@ def test_a_step_descends_the_summed_loss_with_the_squared_embeddings(name):
 def test_a_step_of_fit_is_deepctr_torchs_own_step(name):
     l2 = {"l2_reg_embedding": 0.1} | ({"l2_reg_cross": 0.1, "l2_reg_linear": 0.1} if name == "DCN" else {})
     model = compiled(name, "sgd", dnn_use_bn=False, **l2)
-    own = getattr(deepctr_models, name)(COLUMNS, COLUMNS, dnn_hidden_units=(8, 6), **l2)
+    columns = [*map(deepctr_column, COLUMNS)]
+    own = getattr(deepctr_models, name)(columns, columns, dnn_hidden_units=(8, 6), **l2)
     own.load_state_dict(model.network.state_dict())
     own.compile("sgd", "binary_crossentropy")
     for fitted in (model, own):

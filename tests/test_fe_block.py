@@ -171,7 +171,7 @@ def test_the_fe_block_compares_the_projected_heads_of_every_level_with_those_of_
 
 
 def test_the_readmes_accelerate_edit_makes_the_model_score_its_first_level_alone(tmp_path):
-    for package in ("model", "preprocessing"):
+    for package in ("model", "preprocessing", "training"):
         shutil.copytree(PROJECT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PROJECT / "tests" / "models.py", tmp_path)
     utils = tmp_path / "preprocessing" / "utils.py"

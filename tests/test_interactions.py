@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
+from preprocessing.choices import PROTOCOLS
 from preprocessing.encode import MeanField, MissingField, NumberField, SparseField, VarLenField
 from preprocessing.errors import UserError
 from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
-from preprocessing.protocols import PROTOCOLS, split_rows
+from preprocessing.protocols import split_rows
 from preprocessing.tables import Dataset, Lookup
 
 SPLITS = ("train", "valid", "test")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shell import SCRIPT, assert_refused, assert_same_run, copy_of_the_project, run, train
+from shell import SCRIPT, assert_refused, assert_same_run, copy_of_the_project, run_in_process, train
 
 from model import MODELS, model_class
 from preprocessing.movielens import load_movielens
@@ -51,7 +51,7 @@ def test_editing_one_import_swaps_the_model(module, model, sample_folder, tmp_pa
     line = "from model.IntTower import IntTower as Model\n"
     assert line in script
     (project / SCRIPT).write_text(script.replace(line, f"from model.{module} import {model} as Model\n"))
-    result = run(SCRIPT, "--data", sample_folder, "--epochs", "1", folder=project)
+    result = run_in_process(SCRIPT, "--data", sample_folder, "--epochs", "1", folder=project)
     assert result.returncode == 0, result.stderr
     folder = project / "runs" / f"movielens-synthetic-{model}-strict-seed1023"
     assert json.loads((folder / "record.json").read_text())["model"] == model

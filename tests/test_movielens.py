@@ -15,7 +15,8 @@ import torch
 
 from preprocessing.errors import UserError
 from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
-from preprocessing.movielens import find_movielens, load_movielens, read_movielens
+from preprocessing.movielens import load_movielens, read_movielens
+from preprocessing.sources import find_movielens
 
 PROTOCOLS = ("strict", "paper", "temporal")
 SPLITS = ("train", "valid", "test")

@@ -100,9 +100,12 @@ def test_fewer_levels_make_an_index_of_their_own(rank, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--user", "3", "--top", "0"], "k: expected at least 1, got 0"),
+        (["--user", "3", "--top", "0"], "--top: expected a whole number of at least 1, got '0'"),
         (["--user", "3", "--age", "25"], "--age: expected with --cold alone"),
-        (["--user", "3", "--candidates", "nowhere.txt"], "nowhere.txt: No such file"),
+        (
+            ["--user", "3", "--candidates", "nowhere.txt"],
+            "--candidates nowhere.txt: expected a file of movie ids",
+        ),
         ([], "one of the arguments --user --cold is required"),
     ],
 )

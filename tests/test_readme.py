@@ -7,9 +7,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from shell import PROJECT, copy_of_the_project, environment, run
+from shell import PROJECT, copy_of_the_project, environment, run, run_in_process
 
-from preprocessing.protocols import PROTOCOLS
+from preprocessing.choices import PROTOCOLS
 from preprocessing.sample_amazon import write_amazon_sample
 from reproduction.output import write_ablation, write_latency, write_table_2
 from reproduction.pages import PAGES, with_results
@@ -80,11 +80,11 @@ def test_every_python_command_runs_in_the_order_of_the_page(tmp_path, sample_fol
         shorter = next(flags for name, flags in SHORTER.items() if f" {name} " in f" {' '.join(words)} ")
         if "--help" not in words:
             words += shorter
-        result = run(*words, folder=project, env=environment(INTTOWER_DATA=str(data)))
+        result = run_in_process(*words, folder=project, env=environment(INTTOWER_DATA=str(data)))
         assert result.returncode == 0, (command, result.stderr)
     [serving] = [block for block in blocks("python") if "load_run" in block]
     (project / "example.py").write_text(_of_the_sample(serving))
-    result = run("example.py", folder=project)
+    result = run_in_process("example.py", folder=project)
     assert result.returncode == 0, result.stderr
     assert "TopK(ids=array([" in result.stdout
 
@@ -101,7 +101,7 @@ def test_a_python_example_runs_and_prints_its_metrics(example, tmp_path, sample_
         for path in sorted(sample_folder.glob("*.dat")):
             archive.write(path, f"ml-1m/{path.name}")
     (tmp_path / "example.py").write_text(example)
-    result = run("example.py", folder=tmp_path, env=environment(PYTHONPATH=str(PROJECT)))
+    result = run_in_process("example.py", folder=tmp_path, env=environment(PYTHONPATH=str(PROJECT)))
     assert result.returncode == 0, result.stderr
     assert re.search(r"'auc': 0\.\d+", result.stdout)
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from experiment.settings import parse_settings
 from model import model_class
 from preprocessing.errors import UserError
 from reproduction.plans import ABLATION, TABLE_2, ablation, table_2
 from reproduction.records import Records
 from reproduction.runs import SCRIPTS, DataState, Run, script
-from training.settings import parse_settings
 
 DATA = DataState("movielens", synthetic=False, fingerprint="f" * 64, tables="t" * 64)
 
@@ -113,6 +113,7 @@ def test_the_command_of_a_run_gives_its_settings(dataset):
         name, *flags = run.arguments()
         assert name == f"{SCRIPTS[dataset]}.py"
         settings = parse_settings(script(dataset).Settings, flags, {}, "")
+        settings.choose_model(script(dataset).Model)
         assert json.loads(json.dumps(settings.recorded(model_class(run.model)))) == run.recorded()
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from training.report import PUBLISHED, print_report
+from experiment.report import PUBLISHED, print_report
 
 RECORD = {
     "dataset": "movielens",

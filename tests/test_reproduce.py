@@ -8,18 +8,18 @@ import time
 from pathlib import Path
 
 import pytest
-from shell import assert_refused, copy_of_the_project, environment, run, start
+from shell import assert_refused, copy_of_the_project, environment, run, run_in_process, start
 
+from experiment.folder import TEST_LOGITS
 from reproduce import parse
 from reproduction.execute import readable, time_left
-from training.report import TEST_LOGITS
 
 TABLE = ("--table", "2", "--protocols", "strict")
 TIMES = ("data_seconds", "train_seconds", "samples_per_second", "evaluation_seconds", "peak_memory_bytes")
 
 
 def reproduce(project: Path, data: Path, *arguments: str):
-    return run("reproduce.py", *arguments, folder=project, env=environment(INTTOWER_DATA=str(data)))
+    return run_in_process("reproduce.py", *arguments, folder=project, env=environment(INTTOWER_DATA=str(data)))
 
 
 def records(project: Path) -> list[dict]:

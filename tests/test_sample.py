@@ -1,7 +1,5 @@
 """The synthetic samples in the layouts of MovieLens-1M and of the Alibaba display ads."""
 
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from preprocessing import sample, synthetic
 from preprocessing.alibaba import load_alibaba, read_alibaba
+from preprocessing.command import exit_code
 from preprocessing.errors import UserError
 from preprocessing.movielens import OFFICIAL_FILES, load_movielens, read_movielens
 from preprocessing.sample_alibaba import write_alibaba_sample
@@ -317,23 +316,22 @@ def test_a_sample_of_ads_is_written_from_the_shell(tmp_path):
     assert_refused(again, f"error: {tmp_path / 'alibaba'}: expected no such file or folder, got one; name another.")
 
 
-def main(monkeypatch, *arguments) -> int:
+def main(*arguments) -> int:
     """The exit code of the command with these arguments, in this process."""
-    monkeypatch.setattr(sys, "argv", ["sample", *map(str, arguments)])
-    return sample.main()
+    return exit_code(lambda: sample.main(sample.parse([*map(str, arguments)])))
 
 
 @pytest.mark.parametrize("flag", ["--rows", "--users", "--items"])
 @pytest.mark.parametrize("number", [19, 0, -5])
 def test_numbers_too_small_for_a_sample_are_refused(tmp_path, monkeypatch, capsys, flag, number):
-    assert main(monkeypatch, "alibaba", tmp_path / "alibaba", flag, number) == 2
+    assert main("alibaba", tmp_path / "alibaba", flag, number) == 2
     assert capsys.readouterr().err == f"error: {flag}: expected at least 20, got {number}.\n"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_dataset_is_refused_with_the_choices(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
-        main(monkeypatch, "taobao", tmp_path / "taobao")
+        main("taobao", tmp_path / "taobao")
     assert caught.value.code == 2
     message = capsys.readouterr().err
     assert all(name in message for name in ("movielens", "amazon", "alibaba"))
@@ -359,11 +357,11 @@ def test_the_flags_say_how_much_is_written_and_full_is_the_size_of_the_real_data
     numbers = sample.WRITERS["alibaba"][1]
     writer = (lambda folder, **options: calls.append((folder, options)), numbers)
     monkeypatch.setitem(sample.WRITERS, "alibaba", writer)
-    assert main(monkeypatch, "alibaba", tmp_path / "alibaba", *arguments) == 0
+    assert main("alibaba", tmp_path / "alibaba", *arguments) == 0
     assert calls == [(tmp_path / "alibaba", {"seed": 7 if "--seed" in arguments else 1023} | expected)]
     assert capsys.readouterr().out == f"synthetic alibaba data: {tmp_path / 'alibaba'}/\n"
 
 
 def test_a_seed_below_0_is_refused(tmp_path, monkeypatch, capsys):
-    assert main(monkeypatch, "alibaba", tmp_path / "alibaba", "--rows", 50, "--seed", -1) == 2
+    assert main("alibaba", tmp_path / "alibaba", "--rows", 50, "--seed", -1) == 2
     assert capsys.readouterr().err.startswith("error: --seed: expected ")

@@ -10,7 +10,16 @@ from subprocess import Popen
 
 import pytest
 import torch
-from shell import SCRIPT, assert_refused, assert_same_run, copy_of_the_project, environment, run, start, train
+from shell import (
+    SCRIPT,
+    assert_refused,
+    assert_same_run,
+    copy_of_the_project,
+    environment,
+    run_in_process,
+    start,
+    train,
+)
 
 from preprocessing.encode import load_encoders
 from training.checkpoint import load_checkpoint
@@ -29,7 +38,7 @@ def finished(sample_folder, tmp_path_factory) -> Path:
 
 def test_without_any_data_or_network_it_trains_on_the_sample_and_says_so_loudly(tmp_path):
     project = copy_of_the_project(tmp_path / "project")
-    result = run(SCRIPT, "--epochs", "6", folder=project)
+    result = run_in_process(SCRIPT, "--epochs", "6", folder=project)
     assert result.returncode == 0, result.stderr
     assert "SYNTHETIC DATA" in result.stdout
     assert "best possible AUC" in result.stdout
@@ -235,7 +244,7 @@ def test_a_checkpoint_of_another_vocabulary_is_refused(finished, sample_folder, 
 def test_a_disk_that_refuses_while_saving_is_one_line_and_leaves_no_half_file(sample_folder, tmp_path):
     # The checkpoint is larger than the size that files may have in this process.
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # noqa: E731
-    result = train("--data", sample_folder, "--output", tmp_path / "run", *QUICK, preexec_fn=limit)
+    result = run_in_process(SCRIPT, "--data", sample_folder, "--output", tmp_path / "run", *QUICK, preexec_fn=limit)
     assert result.returncode == 2, result.stderr
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
     assert "checkpoint.pt: could not be saved" in result.stderr

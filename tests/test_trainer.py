@@ -19,19 +19,13 @@ from model.IntTower import IntTower
 from preprocessing.errors import UserError
 from preprocessing.movielens import load_movielens
 from preprocessing.tables import Dataset, Table
+from training import CHECKPOINT
 from training.checkpoint import load_checkpoint
+from training.device import resolve_device
+from training.errors import Interrupted, NonFiniteLoss
 from training.metrics import auc
 from training.predict import distinct_rows, is_two_tower, predict_jointly
-from training.trainer import (
-    CHECKPOINT,
-    Interrupted,
-    NonFiniteLoss,
-    Progress,
-    Trainer,
-    epoch_batches,
-    resolve_device,
-    seed_everything,
-)
+from training.trainer import Progress, Trainer, epoch_batches, seed_everything
 
 BATCH_SIZE = 256
 
@@ -486,9 +480,9 @@ def test_a_device_that_is_there_is_taken(name):
     assert device.type in (["cpu"] if name == "cpu" else ["cpu", "cuda"])
 
 
-@pytest.mark.parametrize("name", ["tpu", "gpu", "mps", "cuda:x", ""])
+@pytest.mark.parametrize("name", ["tpu", "gpu", "cuda:x", ""])
 def test_an_unknown_device_is_refused_with_those_that_are_known(name):
-    with pytest.raises(UserError, match=r"--device: expected auto, cpu, cuda or cuda:<n>, got '" + name):
+    with pytest.raises(UserError, match=r"--device: expected auto, cpu, mps, cuda or cuda:<n>, got '" + name):
         resolve_device(name)
 
 

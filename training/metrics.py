@@ -1,7 +1,6 @@
 """AUC, logloss and gAUC over a whole split, from logits."""
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 
 def evaluate(labels: np.ndarray, logits: np.ndarray, groups: np.ndarray | None = None) -> dict[str, float]:
@@ -20,6 +19,8 @@ def evaluate(labels: np.ndarray, logits: np.ndarray, groups: np.ndarray | None =
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Area under the ROC curve of all rows together."""
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(labels, scores))
 
 

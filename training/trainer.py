@@ -19,20 +19,12 @@ from tqdm import tqdm
 
 from preprocessing.errors import UserError
 from preprocessing.tables import Table
+from training import CHECKPOINT
 from training.checkpoint import load_checkpoint, save_checkpoint
+from training.errors import Interrupted, NonFiniteLoss
 from training.memory import keep_freed_memory
 from training.metrics import evaluate
 from training.predict import predict
-
-CHECKPOINT = "checkpoint.pt"
-
-
-class NonFiniteLoss(ArithmeticError):
-    """The loss became NaN or infinite; the text names the epoch and the batch."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or a termination signal; a checkpoint has been written where there is a run directory."""
 
 
 @dataclass
@@ -57,25 +49,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device for "auto", "cpu" or "cuda[:n]". Raises UserError where it is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device: expected auto, cpu, cuda or cuda:<n>, got {name!r}.")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise UserError(
-                f"--device {name}: expected that CUDA device, got {count} on this machine; use --device cpu."
-            )
-    return device
 
 
 class Trainer:
@@ -135,6 +108,7 @@ class Trainer:
         patience: int | None = None,
         resume: bool = False,
         after_epoch: Callable[[dict], bool] | None = None,
+        on_epoch: Callable[[dict], None] | None = None,
     ) -> Progress:
         """Train up to `epochs` epochs; stop after `patience` epochs in a row without a better validation AUC.
 
@@ -145,6 +119,7 @@ class Trainer:
         Args:
             after_epoch: is given the epoch's row of the history, in the place of the printed line; training stops
                 where it returns True.
+            on_epoch: is given the same row, besides.
         Raises NonFiniteLoss, Interrupted, and UserError where the checkpoint is another run's or cannot be saved.
         """
         if len(train) < 2:
@@ -166,6 +141,8 @@ class Trainer:
                     progress.finished = after_epoch(progress.history[-1]) or progress.finished
                 elif self.show_progress:
                     self._print_epoch()
+                if on_epoch is not None:
+                    on_epoch(progress.history[-1])
                 self._save()
                 if stop_requested.is_set() and not progress.finished:
                     self._stop()
@@ -297,6 +274,8 @@ class Trainer:
         }
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        elif self.device.type == "mps":
+            state["mps_rng"] = torch.mps.get_rng_state()
         save_checkpoint(self.checkpoint_path, state)
 
     def restore(self) -> None:
@@ -317,6 +296,8 @@ class Trainer:
         torch.set_rng_state(state["rng"].cpu())
         if self.device.type == "cuda" and "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+        elif self.device.type == "mps" and "mps_rng" in state:
+            torch.mps.set_rng_state(state["mps_rng"].cpu())
 
 
 def _adam(model: nn.Module, learning_rate: float, l2_embedding: float) -> torch.optim.Adam:

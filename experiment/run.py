@@ -5,20 +5,17 @@ from pathlib import Path
 
 from torch import nn
 
+from experiment.code_version import code_version
+from experiment.folder import ENCODERS, TENSORBOARD, clear_run_folder, open_run_folder
+from experiment.record import finished_record, make_record, run_identity, write_record
+from experiment.report import SYNTHETIC_BANNER
+from experiment.settings import TrainingSettings
+from experiment.tensorboard import epoch_writer
+from preprocessing.encode import save_encoders
 from preprocessing.tables import Dataset
-from training.code_version import code_version
+from training.device import resolve_device
 from training.metrics import evaluate
-from training.report import (
-    SYNTHETIC_BANNER,
-    begin_run,
-    finished_record,
-    make_record,
-    open_run_folder,
-    run_identity,
-    write_record,
-)
-from training.settings import TrainingSettings
-from training.trainer import Trainer, resolve_device
+from training.trainer import Trainer
 
 
 def train_and_record(settings: TrainingSettings, data: Dataset, model: nn.Module) -> tuple[dict, Path]:
@@ -46,8 +43,12 @@ def train_and_record(settings: TrainingSettings, data: Dataset, model: nn.Module
     )
     if settings.resume:
         trainer.restore()  # refuses another run's checkpoint before anything of that run is written over
-    begin_run(folder, data, settings.overwrite)
-    trainer.fit(data.train, data.valid, settings.epochs, settings.patience)
+    clear_run_folder(folder, settings.overwrite)
+    save_encoders(folder / ENCODERS, data.user_encoder, data.item_encoder)
+    on_epoch = None
+    if settings.tensorboard:
+        on_epoch = epoch_writer(folder / TENSORBOARD, trainer.progress.history)
+    trainer.fit(data.train, data.valid, settings.epochs, settings.patience, on_epoch=on_epoch)
 
     start = time.perf_counter()
     test_logits = trainer.predict(data.test)

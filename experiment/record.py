@@ -1,4 +1,4 @@
-"""A run's folder, its JSON record and the table on the terminal."""
+"""A run's JSON record: everything that a table or a plot may want to know of it."""
 
 from __future__ import annotations
 
@@ -13,53 +13,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from preprocessing.encode import save_encoders
+from experiment.code_version import PROJECT, code_version
+from experiment.folder import RECORD, TEST_LOGITS
+from experiment.settings import TrainingSettings
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 from preprocessing.inputs import DenseFeat
 from preprocessing.tables import Dataset
-from training.code_version import code_version
 from training.memory import peak_gpu_memory_bytes, peak_memory_bytes
 from training.metrics import auc
-from training.settings import TrainingSettings
-from training.trainer import CHECKPOINT, Trainer
+from training.trainer import Trainer
 
-PROJECT = Path(__file__).resolve().parent.parent
-PUBLISHED = PROJECT / "results" / "published.json"
-RECORD, ENCODERS, LEARNING_CURVE = "record.json", "encoders.json", "learning_curve.png"
-TEST_LOGITS = "test_logits.npy"
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "deepctr-torch")
-
-SYNTHETIC_BANNER = """\
-###############################################################################
-#  SYNTHETIC DATA, invented by preprocessing/sample.py.                       #
-#  The numbers below say that the code runs; they say nothing of real users.  #
-###############################################################################"""
-
-
-def open_run_folder(settings: TrainingSettings, dataset: str, model: str) -> Path:
-    """The folder of this run; raises UserError where another run stands in it and may not be replaced."""
-    default = f"runs/{dataset}-{model}-{settings.protocol}-seed{settings.seed}"
-    folder = Path(settings.output or default)
-    taken = [name for name in (RECORD, CHECKPOINT) if (folder / name).exists()]
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output {folder}: expected a folder, got a file; choose another.")
-    if taken and not (settings.resume or settings.overwrite):
-        raise UserError(
-            f"{folder}: expected an empty folder, got the {taken[0]} of another run; "
-            "--resume goes on with it, --overwrite replaces it, --output takes another folder."
-        )
-    return folder
-
-
-def begin_run(folder: Path, data: Dataset, overwrite: bool) -> None:
-    """Save the encoders; with `overwrite`, first remove the run that stood there. Called when all else is checked.
-
-    A record that stands there is removed in any case: it would not be that of the run that goes on now.
-    """
-    for name in (RECORD, TEST_LOGITS, LEARNING_CURVE, *((CHECKPOINT, ENCODERS) if overwrite else ())):
-        (folder / name).unlink(missing_ok=True)
-    save_encoders(folder / ENCODERS, data.user_encoder, data.item_encoder)
 
 
 def run_identity(settings: TrainingSettings, data: Dataset, model: nn.Module) -> dict:
@@ -137,53 +102,6 @@ def finished_record(folder: Path, settings: TrainingSettings, data: Dataset, mod
         return record if same and made_of == (data.fingerprint, data.checksum(), code_version(model)) else None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / RECORD}: expected the record of a run, got {error!r}; use --overwrite.") from error
-
-
-def print_report(record: dict, folder: Path) -> None:
-    """The result as a table, and under it what a reader must know before quoting a number."""
-    test = record["test"]
-    names = ("model", "protocol", "AUC", "logloss", "gAUC", "epochs (best)", "train time", "samples/s")
-    values = (
-        record["model"],
-        record["protocol"] + (" (labels leak)" if record["labels_leak"] else ""),
-        f"{test['auc']:.4f}",
-        f"{test['logloss']:.4f}",
-        f"{test['gauc']:.4f}",
-        f"{record['epochs']} ({record['best_epoch']})",
-        f"{record['train_seconds']:.0f} s",
-        f"{record['samples_per_second']:,.0f}",
-    )
-    widths = [max(len(name), len(value)) for name, value in zip(names, values, strict=True)]
-    synthetic = " (SYNTHETIC)" if record["synthetic"] else ""
-    print(f"\ntest split of {record['dataset']}{synthetic}, seed {record['seed']}, {record['device']}")
-    print("  ".join(name.ljust(width) for name, width in zip(names, widths, strict=True)))
-    print("  ".join(value.ljust(width) for value, width in zip(values, widths, strict=True)))
-    for line in _remarks(record):
-        print(line)
-    print(f"record, checkpoint, encoders and learning curve: {folder}/")
-
-
-def _remarks(record: dict) -> list[str]:
-    if record["synthetic"]:
-        best = record["best_possible_test_auc"]
-        return [f"best possible AUC on this test split, by the generator's own probabilities: {best:.4f}"]
-    published = json.loads(PUBLISHED.read_text()).get(record["dataset"], {}).get(record["model"])
-    if published is None:
-        return []
-    if record["settings"].get("sample_rate", 1) < 1:
-        return ["trained and tested on a share of the users: not to be compared with published figures."]
-    figures = f"AUC {published[0]:.4f}, logloss {published[1]:.4f}"
-    if not any("mean_rating" in name for name in record["dense_feature_test_auc"]):
-        return [f"published for {record['model']}: {figures}; no feature here is made of labels, so none leaks."]
-    if record["labels_leak"]:
-        return [
-            f"published for {record['model']}: {figures}",
-            "labels leak: rating means are taken over the very rows that are scored; compare with the paper only.",
-        ]
-    return [
-        f"the paper reports {figures}; the code released with it computes features from the labels of the scored "
-        "rows. Here a row's features know nothing of its label, so this is not the same measurement."
-    ]
 
 
 def _best_auc(data: Dataset) -> float | None:

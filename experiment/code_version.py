@@ -18,8 +18,8 @@ FOLLOWED = ("model", "preprocessing.utils")
 def code_version(model: type) -> str:
     """sha256, in hex, over the code of a model, of all that it imports from model/, and of the loop.
 
-    What it leaves out: preprocessing/, since a record has a checksum of the encoded tables; model/settings.py, since
-    it has the settings; what prints and writes; and the libraries, whose versions it names.
+    What it leaves out: preprocessing/, since a record has a checksum of the encoded tables; the settings, since it has
+    them too; what prints and writes; and the libraries, whose versions it names.
     """
     return version_of_file(Path(inspect.getfile(model)).resolve())
 

@@ -1,0 +1,63 @@
+"""What a run says on the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from experiment.code_version import PROJECT
+
+PUBLISHED = PROJECT / "results" / "published.json"
+
+SYNTHETIC_BANNER = """\
+###############################################################################
+#  SYNTHETIC DATA, invented by preprocessing/sample.py.                       #
+#  The numbers below say that the code runs; they say nothing of real users.  #
+###############################################################################"""
+
+
+def print_report(record: dict, folder: Path) -> None:
+    """The result as a table, and under it what a reader must know before quoting a number."""
+    test = record["test"]
+    names = ("model", "protocol", "AUC", "logloss", "gAUC", "epochs (best)", "train time", "samples/s")
+    values = (
+        record["model"],
+        record["protocol"] + (" (labels leak)" if record["labels_leak"] else ""),
+        f"{test['auc']:.4f}",
+        f"{test['logloss']:.4f}",
+        f"{test['gauc']:.4f}",
+        f"{record['epochs']} ({record['best_epoch']})",
+        f"{record['train_seconds']:.0f} s",
+        f"{record['samples_per_second']:,.0f}",
+    )
+    widths = [max(len(name), len(value)) for name, value in zip(names, values, strict=True)]
+    synthetic = " (SYNTHETIC)" if record["synthetic"] else ""
+    print(f"\ntest split of {record['dataset']}{synthetic}, seed {record['seed']}, {record['device']}")
+    print("  ".join(name.ljust(width) for name, width in zip(names, widths, strict=True)))
+    print("  ".join(value.ljust(width) for value, width in zip(values, widths, strict=True)))
+    for line in _remarks(record):
+        print(line)
+    print(f"record, checkpoint, encoders and learning curve: {folder}/")
+
+
+def _remarks(record: dict) -> list[str]:
+    if record["synthetic"]:
+        best = record["best_possible_test_auc"]
+        return [f"best possible AUC on this test split, by the generator's own probabilities: {best:.4f}"]
+    published = json.loads(PUBLISHED.read_text()).get(record["dataset"], {}).get(record["model"])
+    if published is None:
+        return []
+    if record["settings"].get("sample_rate", 1) < 1:
+        return ["trained and tested on a share of the users: not to be compared with published figures."]
+    figures = f"AUC {published[0]:.4f}, logloss {published[1]:.4f}"
+    if not any("mean_rating" in name for name in record["dense_feature_test_auc"]):
+        return [f"published for {record['model']}: {figures}; no feature here is made of labels, so none leaks."]
+    if record["labels_leak"]:
+        return [
+            f"published for {record['model']}: {figures}",
+            "labels leak: rating means are taken over the very rows that are scored; compare with the paper only.",
+        ]
+    return [
+        f"the paper reports {figures}; the code released with it computes features from the labels of the scored "
+        "rows. Here a row's features know nothing of its label, so this is not the same measurement."
+    ]

@@ -1,0 +1,192 @@
+"""The settings of a training script, as a dataclass whose fields are its flags. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import math
+import typing
+from dataclasses import dataclass
+
+from experiment.flags import as_flag, flag_name, integers, levels, option
+from model import MODELS, model_class
+from model.choices import FE_INPUTS, INTERACTIONS, REWEIGHTINGS, SIMILARITIES, parse_levels
+from preprocessing.choices import PROTOCOLS
+from preprocessing.command import Parser
+from preprocessing.errors import UserError
+from training.device import DEVICES, check_device
+
+
+@dataclass
+class ModelSettings:
+    """What the models' constructors take; each model takes those that it names."""
+
+    dropout: float = option(0.3, "share of a hidden layer's outputs set to zero in training")
+    hidden_units: list[int] = option((300, 300, 128), "widths of the layers (of each tower)", type=integers)
+    init_std: float = option(0.01, "standard deviation of initial embeddings (WDL, DeepFM, DCN, AutoInt: and layers)")
+    user_head: int = option(4, "IntTower: heads of each user level")
+    item_head: int = option(4, "IntTower: heads of the item")
+    field_dim: int = option(16, "IntTower: size of a head")
+    levels: str = option("all", "IntTower: user levels that are scored: all, last, or indices like 0,2", type=levels)
+    fe_input: str = option("output", "IntTower: what of a layer the FE-Block projects", choices=FE_INPUTS)
+    reweighting: str = option("light_se", "IntTower: how a tower weighs its fields", choices=REWEIGHTINGS)
+    light_se_residual: bool = option(True, "IntTower: LightSE adds its input to the reweighted fields")
+    interaction: str = option(
+        "fe_block",
+        "IntTower: what joins the towers, the FE-Block or a dot product of last layers",
+        choices=INTERACTIONS,
+    )
+    cir_weight: float = option(1.0, "IntTower, DSSMCIR: weight of CIR in the loss; 0 leaves it out")
+    cir_temperature: float = option(0.1, "IntTower, DSSMCIR: temperature of CIR")
+    similarity: str = option(
+        "temperature", "DSSM, DSSMCIR, DAT: cosine over a learned temperature, the paper's bare cosine, or dot product",
+        choices=SIMILARITIES,
+    )  # fmt: skip
+    initial_temperature: float = option(0.1, "DSSM, DSSMCIR, DAT: what the learned temperature starts from")
+    linear_output: bool = option(True, "DSSM, DSSMCIR, DAT: no batch norm, ReLU and dropout in the towers' last layer")
+    user_mimic_weight: float = option(1.0, "DAT: weight of the mimic loss of users' augmented vectors")
+    item_mimic_weight: float = option(1.0, "DAT: weight of the mimic loss of items' augmented vectors")
+    alignment_weight: float = option(0.1, "DAT: weight of the category alignment loss, where items have a category")
+    dnn_use_bn: bool = option(True, "WDL, DeepFM, DCN, AutoInt: batch norm in the deep network")
+
+    def check(self) -> None:
+        """Raise UserError for a number out of its range."""
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"--dropout: expected a number in [0, 1), got {self.dropout}.")
+        if min(self.hidden_units, default=0) < 1:
+            raise UserError(f"--hidden-units: expected widths of at least 1, got {list(self.hidden_units)}.")
+        parse_levels(self.levels, len(self.hidden_units))
+        if min(self.field_dim, self.user_head, self.item_head) < 1:
+            raise UserError(
+                f"--user-head, --item-head, --field-dim: expected 1 or more, got {self.user_head} x {self.item_head} "
+                f"heads of size {self.field_dim}."
+            )
+
+    def model_options(self, model: type) -> dict:
+        """The settings that the model's constructor takes, under its names for them.
+
+        Raises UserError where a setting that it does not take was changed: it would have no effect.
+        """
+        taken = taken_fields(model)
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}  # a script may have its own
+        for name in model_fields():
+            value = getattr(self, name)
+            if name not in taken and _plain(value) != _plain(defaults[name]):
+                raise UserError(
+                    f"{as_flag(name, value)}: expected a setting of {model.__name__}, got one that it does not have; "
+                    "leave it out (a --preset may have set it), or choose a model that has it with --model."
+                )
+        return {option_name: _plain(getattr(self, name)) for name, option_name in taken.items()}
+
+
+def model_fields() -> dict[str, dataclasses.Field]:
+    """The fields of ModelSettings by name."""
+    return {field.name: field for field in dataclasses.fields(ModelSettings)}
+
+
+def taken_fields(model: type) -> dict[str, str]:
+    """Those fields of ModelSettings that a model takes, and its names for them."""
+    names = {name: _DEEPCTR_NAMES.get(name, name) for name in model_fields()}
+    return {name: option_name for name, option_name in names.items() if option_name in model.option_names()}
+
+
+_DEEPCTR_NAMES = {"dropout": "dnn_dropout", "hidden_units": "dnn_hidden_units"}
+
+
+def _plain(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+@dataclass
+class TrainingSettings(ModelSettings):
+    """What every training script lets a person choose."""
+
+    data: str | None = option(None, "file or folder of the raw data; else $INTTOWER_DATA, data/, a download")
+    model: str | None = option(None, "the model to train, else the one that the script imports", choices=sorted(MODELS))
+    protocol: str = option("strict", "how rows are split and what a row may know of labels", choices=PROTOCOLS)
+    epochs: int = option(30, "most epochs to train")
+    patience: int = option(5, "stop after so many epochs without a better validation AUC")
+    batch_size: int = option(2048, "rows in a step")
+    lr: float = option(1e-3, "Adam's learning rate")
+    l2_embedding: float = option(1e-5, "weight of the squared embeddings in the loss summed over a batch")
+    embedding_dim: int = option(32, "size of each field's embedding")
+    seed: int = option(1023, "of weights, dropout and the order of rows")
+    split_seed: int = option(1023, "of the random splits and the folds of label means")
+    device: str = option("auto", DEVICES)
+    strict_data: bool = option(False, "refuse rows whose user or item is missing from its table")
+    output: str | None = option(None, "folder of this run (default runs/<dataset>-<model>-<protocol>-seed<n>)")
+    checkpoint_seconds: float = option(60.0, "seconds between checkpoints within an epoch; each epoch's end has one")
+    resume: bool = option(False, "go on from the checkpoint in the run's folder")
+    overwrite: bool = option(False, "replace the run that stands in the folder")
+    tensorboard: bool = option(False, "also write each epoch for `tensorboard --logdir runs`")
+
+    # The record leaves out what shaped no number; a run may be resumed with other values of the second list.
+    NOT_IN_RECORD = ("data", "output", "resume", "overwrite", "device", "checkpoint_seconds", "tensorboard")
+    NOT_IN_IDENTITY = (*NOT_IN_RECORD, "epochs", "patience", "strict_data")
+
+    def check(self) -> None:
+        """Raise UserError for a number out of its range; a dataset's settings also look for its files."""
+        super().check()
+        least = {"epochs": 1, "patience": 1, "batch_size": 2, "embedding_dim": 1, "seed": 0, "split_seed": 0}
+        least |= {"l2_embedding": 0, "checkpoint_seconds": 0}
+        for name, minimum in least.items():
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= minimum):
+                raise UserError(f"{flag_name(name)}: expected a number of at least {minimum}, got {value}.")
+        for name in ("seed", "split_seed"):
+            if getattr(self, name) >= 2**32:
+                raise UserError(f"{flag_name(name)}: expected a number below 2^32, got {getattr(self, name)}.")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise UserError(f"--lr: expected a number above 0, got {self.lr}.")
+        if self.resume and self.overwrite:
+            raise UserError("--resume, --overwrite: expected one of them, got both.")
+        check_device(self.device)
+        if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
+            raise UserError(
+                "--tensorboard: expected the package tensorboard, got none; "
+                "pip install -r requirements-tensorboard.txt, or leave the flag out."
+            )
+
+    def choose_model(self, imported: type) -> type:
+        """The class that --model names, else the one that the script imports, whose name is then this setting."""
+        chosen = imported if self.model in (None, imported.__name__) else model_class(self.model)
+        self.model = chosen.__name__
+        return chosen
+
+    def recorded(self, model: type) -> dict:
+        """All that shaped a model's result: no paths, not how the run was started, no settings of other models."""
+        return {name: value for name, value in self._of(model).items() if name not in self.NOT_IN_RECORD}
+
+    def identity(self, model: type) -> dict:
+        """What must be the same in a run of a model and the checkpoint it resumes."""
+        return {name: value for name, value in self._of(model).items() if name not in self.NOT_IN_IDENTITY}
+
+    def _of(self, model: type) -> dict:
+        left_out = model_fields().keys() - taken_fields(model).keys()
+        return {name: value for name, value in vars(self).items() if name not in left_out}
+
+
+def parse_settings(settings: type, arguments: list[str], presets: dict[str, dict], description: str):
+    """Settings from flags; a preset changes defaults, and flags overrule it. Leaves with code 2 on a mistake."""
+    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    if presets:
+        parser.add_argument("--preset", choices=sorted(presets), help="a named set of settings; flags overrule it")
+    of_models = parser.add_argument_group("settings of the models")
+    hints = typing.get_type_hints(settings)
+    for field in dataclasses.fields(settings):
+        flag = dict(field.metadata)
+        hint = next(iter(typing.get_args(hints[field.name])), hints[field.name])  # int of `int | None`
+        if hint is bool:
+            flag["action"] = argparse.BooleanOptionalAction
+        else:
+            flag.setdefault("type", hint)
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        group = of_models if field.name in model_fields() else parser
+        group.add_argument(flag_name(field.name), default=default, **flag)
+    if presets:
+        known, _ = parser.parse_known_args(arguments)
+        parser.set_defaults(**presets.get(known.preset, {}))
+    values = vars(parser.parse_args(arguments))
+    values.pop("preset", None)
+    return settings(**values)

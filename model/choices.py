@@ -1,0 +1,20 @@
+"""What the models' settings may be, without the models: a command line is read before torch is imported."""
+
+from preprocessing.errors import UserError
+
+FE_INPUTS = ("output", "input")
+REWEIGHTINGS = ("light_se", "senet", "none")
+INTERACTIONS = ("fe_block", "dot")
+SIMILARITIES = ("temperature", "paper", "dot")
+
+
+def parse_levels(levels: str | list[int], num_layers: int) -> list[int]:
+    """Indices of the scored user layers, ascending; raises UserError for any that do not exist."""
+    if levels == "all":
+        return list(range(num_layers))
+    if levels == "last":
+        return [num_layers - 1]
+    exist = isinstance(levels, list | tuple) and all(level in range(num_layers) for level in levels)
+    if not levels or not exist:
+        raise UserError(f"levels: expected 'all', 'last' or indices from 0 to {num_layers - 1}, got {levels!r}.")
+    return sorted(set(levels))
