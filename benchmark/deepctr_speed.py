@@ -17,6 +17,8 @@ from preprocessing.command import Parser, exit_code, positive, read_command_line
 from preprocessing.sources import movielens_files
 from training.device import check_device
 
+ARCHITECTURES = ("WDL", "DeepFM", "DCN", "AutoInt")
+
 
 def parse(words: list[str]) -> argparse.Namespace:
     """The command line."""
@@ -24,6 +26,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", help="MovieLens-1M, as for the training script")
     parser.add_argument("--steps", type=positive, default=60, help="batches of 2048 rows in a measured epoch")
     parser.add_argument("--repeats", type=positive, default=3, help="turns of each side")
+    parser.add_argument("--models", nargs="+", default=ARCHITECTURES, choices=ARCHITECTURES)
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args(words)
     movielens_files(arguments.data)
@@ -44,13 +47,13 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 
 from model import model_class
+from model.deepctr import deepctr_column
 from preprocessing.movielens import load_movielens, locate_movielens
 from training.device import resolve_device
 from training.trainer import seed_everything
 
 from deepctr_torch import models as theirs
 
-ARCHITECTURES = ("WDL", "DeepFM", "DCN", "AutoInt")
 BATCH_SIZE = 2048
 NETWORK = dict(dnn_hidden_units=(300, 300, 128), dnn_dropout=0.3, dnn_use_bn=True, init_std=0.01)
 
@@ -62,6 +65,8 @@ def measure(name: str, ours: bool, path: str, num_rows: int, device: str) -> tup
     y = data.train.labels[:num_rows].numpy()
     columns = [*data.user_columns, *data.item_columns]
     seed_everything(0)
+    if not ours:
+        columns = [*map(deepctr_column, columns)]
     build = model_class(name) if ours else getattr(theirs, name)
     model = build(columns, columns, **NETWORK, device=device)
     model.compile("adam", "binary_crossentropy")
@@ -88,7 +93,7 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{'samples/s':10}{'fit: theirs':>12}{'ours':>10}{'times':>7}{'predict: theirs':>17}{'ours':>10}{'times':>7}")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as fresh_process:
-        for name in ARCHITECTURES:
+        for name in arguments.models:
             rates = {False: [], True: []}
             for _ in range(arguments.repeats):
                 for ours, measured in rates.items():

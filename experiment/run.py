@@ -12,6 +12,7 @@ from experiment.report import SYNTHETIC_BANNER
 from experiment.settings import TrainingSettings
 from experiment.tensorboard import epoch_writer
 from preprocessing.encode import save_encoders
+from preprocessing.sources import stands_in
 from preprocessing.tables import Dataset
 from training.device import resolve_device
 from training.metrics import evaluate
@@ -26,6 +27,8 @@ def train_and_record(settings: TrainingSettings, data: Dataset, model: nn.Module
     """
     if data.synthetic:
         print(SYNTHETIC_BANNER)
+    if stands_in(data.source) and (flags := settings.shorten()):
+        print(f"a first look, with {flags}; other values of these flags train longer.")
     folder = open_run_folder(settings, data.name, type(model).__name__)
     if settings.resume and (record := finished_record(folder, settings, data, type(model))):
         return record, folder

@@ -98,6 +98,10 @@ def _plain(value):
     return tuple(value) if isinstance(value, list) else value
 
 
+# A first look at the sample that stands in for real data: it is small, and batches as large as theirs are too few.
+ON_SAMPLE = {"batch_size": 512, "epochs": 6}
+
+
 @dataclass
 class TrainingSettings(ModelSettings):
     """What every training script lets a person choose."""
@@ -153,6 +157,15 @@ class TrainingSettings(ModelSettings):
         chosen = imported if self.model in (None, imported.__name__) else model_class(self.model)
         self.model = chosen.__name__
         return chosen
+
+    def shorten(self) -> str | None:
+        """Take ON_SAMPLE's values, unless one of them was chosen otherwise; returns the flags to say so."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        if any(getattr(self, name) != defaults[name] for name in ON_SAMPLE):
+            return None
+        for name, value in ON_SAMPLE.items():
+            setattr(self, name, value)
+        return " ".join(as_flag(name, value) for name, value in ON_SAMPLE.items())
 
     def recorded(self, model: type) -> dict:
         """All that shaped a model's result: no paths, not how the run was started, no settings of other models."""

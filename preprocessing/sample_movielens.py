@@ -22,7 +22,7 @@ BIAS, MOVIE_QUALITY, USER_MOOD, TASTE = 1.0, 1.2, 0.8, 1.3
 
 
 def write_movielens_sample(
-    folder: Path, num_users: int = 600, num_movies: int = 300, num_ratings: int = 80_000, seed: int = 1023
+    folder: Path, num_users: int = 500, num_movies: int = 250, num_ratings: int = 50_000, seed: int = 1023
 ) -> Path:
     """Write ratings.dat, users.dat, movies.dat and the labels' probabilities into a new folder, all or nothing.
 

@@ -29,6 +29,13 @@ WHERE_ALIBABA_IS = (
 )
 
 
+def stands_in(path: str | Path) -> bool:
+    """Whether files are the sample that a script made for want of data and network."""
+    return any(
+        place.parent == DATA_FOLDER and place.name.startswith("sample-") for place in (Path(path), *Path(path).parents)
+    )
+
+
 def find_data(
     named: str | None, find: Callable[[Path], Path | None], what: str, advice: str = "Check the names."
 ) -> Path | None:

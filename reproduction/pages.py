@@ -2,9 +2,9 @@
 
     python -m reproduction.pages
 
-In README.md and results/README.md stand, each up to `<!-- end -->`, after `<!-- table: FILE -->` a table that
-reproduce.py wrote, after `<!-- output: FILE -->` what a command printed, and after `<!-- runs: NAME -->` a table
-with a row per record (RUNS below). FILE is a path under results/.
+In README.md, docs/ and results/README.md stand, each up to `<!-- end -->`, after `<!-- table: FILE -->` a table that
+reproduce.py wrote, after `<!-- output: FILE -->` what a command printed, or with `<!-- output: FILE 1-10 -->` those
+lines of it, and after `<!-- runs: NAME -->` a table with a row per record (RUNS below). FILE is a path under results/.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from reproduction.runs import Run
 from reproduction.serving import quality_rows, serving_rows
 from reproduction.tables import PUBLISHED
 
-PAGES = (PROJECT / "README.md", RESULTS / "README.md")
+PAGES = tuple(sorted([PROJECT / "README.md", *PROJECT.glob("docs/*.md"), RESULTS / "README.md"]))
 CHOICES = "movielens/choices"  # runs of one seed by which settings were chosen
 
 Columns = dict[str, Callable[[dict], str]]
@@ -157,9 +157,15 @@ def written_table(file: str) -> str:
     return (RESULTS / file).read_text().rstrip()
 
 
-def recorded_output(file: str) -> str:
-    """What a command printed, as a block; of many epochs only the first two and the last are shown."""
+def recorded_output(file: str, shown: str | None = None) -> str:
+    """What a command printed, as a block; of many epochs only the first two and the last are shown.
+
+    `shown` names lines, from 1 on: "1-10".
+    """
     lines = (RESULTS / file).read_text().rstrip().split("\n")
+    if shown:
+        first, last = map(int, shown.split("-"))
+        lines = lines[first - 1 : last]
     epochs = [i for i, line in enumerate(lines) if line.startswith("epoch ")]
     if len(epochs) > 4:
         lines[epochs[2] : epochs[-1]] = ["..."]
@@ -169,8 +175,8 @@ def recorded_output(file: str) -> str:
 def with_results(page: str) -> str:
     """A page's text with every table and output made anew."""
     make = {"table": written_table, "output": recorded_output, "runs": runs_table}
-    pattern = re.compile(r"(<!-- (table|output|runs): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    return pattern.sub(lambda match: f"{match[1]}{make[match[2]](match[3])}\n{match[4]}", page)
+    pattern = re.compile(r"(<!-- (table|output|runs): ([^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return pattern.sub(lambda match: f"{match[1]}{make[match[2]](*match[3].split())}\n{match[4]}", page)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from experiment.code_version import PROJECT
 from preprocessing.choices import PROTOCOLS
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
-from reproduction.runs import DataState, Run, kind_of_device
+from reproduction.runs import DataState, Run, kind_of_device, newest_code
 
 RESULTS = PROJECT / "results"
 
@@ -80,7 +80,7 @@ def read_json_lines(path: Path) -> list[dict]:
 
 
 def _origin(record: dict) -> tuple[str, ...]:
-    return record["code"], record["fingerprint"], record["tables"], kind_of_device(record["device"])
+    return newest_code(record["code"]), record["fingerprint"], record["tables"], kind_of_device(record["device"])
 
 
 def _key(settings: dict) -> str:

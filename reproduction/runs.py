@@ -10,7 +10,7 @@ from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from experiment.code_version import code_version
+from experiment.code_version import PROJECT, code_version
 from experiment.flags import as_flag
 from model import model_class
 
@@ -23,6 +23,7 @@ SCRIPTS = {
     "amazon": "train_amazon_IntTower",
     "alibaba": "train_alibaba_IntTower",
 }
+SAME_CODE = PROJECT / "results" / "same_code.json"
 FIRST_SEED = 1023  # the scripts' default, so a bare command gives one of a table's runs
 
 
@@ -68,7 +69,7 @@ class Run:
         return (
             record["settings"] == self.recorded()
             and (record["fingerprint"], record["tables"]) == (data.fingerprint, data.tables)
-            and record["code"] == self.code()
+            and newest_code(record["code"]) == newest_code(self.code())
             and kind_of_device(record["device"]) == self.device
         )
 
@@ -89,6 +90,23 @@ class DataState:
     synthetic: bool
     fingerprint: str
     tables: str
+
+
+def read_same_code() -> list[dict]:
+    """What reproduction/same_code.py noted: versions of the code that give the same numbers, the oldest entry first."""
+    return json.loads(SAME_CODE.read_text()) if SAME_CODE.exists() else []
+
+
+def newest_code(code: str) -> str:
+    """The last version of the code that was shown to give the numbers of this one; itself where none was."""
+    for before, after in _successors():
+        code = after if code == before else code
+    return code
+
+
+@lru_cache
+def _successors() -> list[tuple[str, str]]:
+    return [(model["before"], model["after"]) for entry in read_same_code() for model in entry["models"].values()]
 
 
 def kind_of_device(device: str) -> str:

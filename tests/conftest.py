@@ -1,6 +1,7 @@
 """Data that several test files read."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,18 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from preprocessing.sample_movielens import write_movielens_sample
+
+
+def pytest_itemcollected(item):
+    """What is not marked slow is quick."""
+    if item.get_closest_marker("slow") is None:
+        item.add_marker("quick")
+
+
+def pytest_collection_modifyitems(items):
+    """Start the files with most slow tests first, so that no core waits at the end."""
+    num_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -num_slow[item.path])
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from model import model_class
+from model.estimator import Estimator
 from model.IntTower import IntTower
 from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
 
@@ -21,6 +23,9 @@ def user_columns() -> list:
 
 def item_columns() -> list:
     return [sparse("movie_id", 12), varlen("genres"), DenseFeat("item_mean_rating", 1)]
+
+
+ALL_COLUMNS = [*user_columns(), *item_columns()]
 
 
 def random_features(columns: list, num_rows: int, seed: int = 0) -> dict[str, Tensor]:
@@ -54,6 +59,25 @@ def int_tower(user: list | None = None, item: list | None = None, seed: int = 0,
     torch.manual_seed(seed)
     options = {"dnn_hidden_units": (8, 6, 5), "field_dim": 3, "user_head": 2, "item_head": 2, "init_std": 0.5} | options
     return IntTower(user or user_columns(), item or item_columns(), **options)
+
+
+def small_model(name: str, user: list | None = None, item: list | None = None, seed: int = 0, **options) -> Estimator:
+    """Any model, small and without dropout; every weight that says what a value means is large."""
+    torch.manual_seed(seed)
+    options = {"dnn_hidden_units": (8, 6), "dnn_dropout": 0.0, "init_std": 0.5} | options
+    if name == "LR":
+        options = {}
+    model = model_class(name).from_columns(user or user_columns(), item or item_columns(), **options)
+    if name == "LR":  # which starts from zeros
+        for weights in model.parameters():
+            nn.init.normal_(weights, std=0.5)
+    return model
+
+
+def encoded_apart(model: Estimator, features: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Users and items, each from the tower's own features and nothing else."""
+    user = model.encode_user({name: features[name] for name in model.user_feature_names})
+    return user, model.encode_item({name: features[name] for name in model.item_feature_names})
 
 
 def tables(model: nn.Module) -> list[nn.Embedding]:

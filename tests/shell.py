@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import resource
 import runpy
 import shutil
 import signal
@@ -10,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import torch
@@ -94,6 +96,17 @@ def _set_environment(wanted: dict[str, str]) -> None:
 
 def train(*arguments: str, **options) -> subprocess.CompletedProcess:
     return run(SCRIPT, *arguments, **options)
+
+
+@contextmanager
+def limited_file_size(num_bytes: int) -> Iterator[None]:
+    """Within the block a disk that is full: no file can grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def copy_of_the_project(target: Path) -> Path:

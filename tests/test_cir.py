@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
-from models import int_tower, item_columns, random_features, random_labels, user_columns
+from models import ALL_COLUMNS, int_tower, random_features, random_labels
 from torch import Tensor
 
 from model.IntTower import CIR
-from preprocessing.errors import UserError
 
 AXES = torch.eye(3)
 ALL_DIFFERENT = torch.tensor([4, 5, 6])
@@ -21,14 +20,9 @@ def random_batch(num_rows: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def test_cir_is_the_cross_entropy_of_finding_the_own_item_among_the_batch():
-    # Every user is parallel to the own item, 1, and orthogonal to the two others, 0; temperature 0.5.
-    loss = CIR(temperature=0.5)(AXES, AXES, torch.ones(3), ALL_DIFFERENT)
+    # Every user is parallel to the own item, 1, and orthogonal to the two others, 0; lengths do not count.
+    loss = CIR(temperature=0.5)(5 * AXES, 0.1 * AXES, torch.ones(3), ALL_DIFFERENT)
     assert loss.item() == pytest.approx(math.log(1 + 2 * math.exp(-2)))
-
-
-def test_cir_compares_directions_whatever_the_lengths_are():
-    scaled = CIR(temperature=0.5)(5 * AXES, 0.1 * AXES, torch.ones(3), ALL_DIFFERENT)
-    assert scaled.item() == pytest.approx(math.log(1 + 2 * math.exp(-2)))
 
 
 def test_cir_averages_over_pairs_with_label_one():
@@ -71,11 +65,6 @@ def test_two_liked_rows_of_one_item_are_not_pushed_apart():
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)))
 
 
-def test_a_batch_of_one_item_alone_has_no_loss():
-    user_BE, item_BE = random_batch(3)
-    assert CIR()(user_BE, item_BE, torch.ones(3), torch.tensor([5, 5, 5])).item() == pytest.approx(0.0, abs=1e-6)
-
-
 def test_a_batch_without_a_positive_has_no_loss_and_a_zero_gradient():
     user_BE, item_BE = random_batch(3)
     loss = CIR()(user_BE, item_BE, torch.zeros(3), ALL_DIFFERENT)
@@ -85,46 +74,23 @@ def test_a_batch_without_a_positive_has_no_loss_and_a_zero_gradient():
     assert torch.equal(item_BE.grad, torch.zeros(3, 4))
 
 
-@pytest.mark.parametrize("temperature", [0.0, -0.1])
-def test_cir_refuses_a_temperature_that_is_not_above_zero(temperature):
-    with pytest.raises(UserError, match="cir_temperature: expected a number above 0, got"):
-        CIR(temperature)
-
-
-@pytest.mark.parametrize("heads", [(2, 2), (3, 2), (1, 4)])
-def test_the_gradient_of_cir_alone_reaches_every_weight_of_both_towers(heads):
-    model = int_tower(user_head=heads[0], item_head=heads[1], dnn_dropout=0.0)
-    features = random_features([*user_columns(), *item_columns()], num_rows=12)
-    _, losses = model(features, random_labels(12))
-    losses["cir"].backward()
-    for tower in (model.user_tower, model.item_tower):
-        for name, parameter in tower.named_parameters():
-            if parameter.dim() > 1:
-                assert parameter.grad.abs().max() > 0, name
-
-
-@pytest.mark.parametrize("levels", ["all", "last", [0], [0, 2]])
+@pytest.mark.parametrize("levels", ["all", [0]])
 def test_int_tower_contrasts_the_heads_of_its_last_scored_level_with_the_items(levels):
     model = int_tower(levels=levels, cir_weight=2.0, dnn_dropout=0.0)
-    features, labels = random_features([*user_columns(), *item_columns()], num_rows=8), random_labels(8)
+    features, labels = random_features(ALL_COLUMNS, num_rows=8), random_labels(8)
     _, losses = model(features, labels)
     user, item = model.encode_user(features), model.encode_item(features)
     expected = 2.0 * CIR(0.1)(user[-1], item[-1], labels, features["movie_id"])
     torch.testing.assert_close(losses["cir"], expected)
+    losses["cir"].backward()
+    for tower in (model.user_tower, model.item_tower):
+        assert tower.mlp.layers[0][0].weight.grad.abs().max() > 0
 
 
 def test_int_tower_with_unequal_heads_contrasts_the_mean_heads():
     model = int_tower(user_head=3, item_head=2, field_dim=4, dnn_dropout=0.0)
-    features, labels = random_features([*user_columns(), *item_columns()], num_rows=8), random_labels(8)
+    features, labels = random_features(ALL_COLUMNS, num_rows=8), random_labels(8)
     _, losses = model(features, labels)
     user_BK = model.encode_user(features)[-1].view(8, 3, 4).mean(1)
     item_BK = model.encode_item(features)[-1].view(8, 2, 4).mean(1)
     torch.testing.assert_close(losses["cir"], CIR(0.1)(user_BK, item_BK, labels, features["movie_id"]))
-
-
-def test_the_weight_of_cir_scales_its_loss_and_leaves_the_logits_alone():
-    features, labels = random_features([*user_columns(), *item_columns()], num_rows=8), random_labels(8)
-    logits, losses = int_tower(cir_weight=1.0, dnn_dropout=0.0)(features, labels)
-    tripled_logits, tripled = int_tower(cir_weight=3.0, dnn_dropout=0.0)(features, labels)
-    torch.testing.assert_close(tripled["cir"], 3 * losses["cir"])
-    assert torch.equal(tripled_logits, logits)

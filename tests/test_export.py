@@ -23,6 +23,8 @@ from serving.maxsim import maxsim
 from serving.trained_run import load_run
 
 # Python without torch: one that has none, where the checks have made one, else this one with torch shut out.
+pytestmark = pytest.mark.slow
+
 SERVING_PYTHON = os.environ.get("INTTOWER_SERVING_PYTHON")
 SHUT_OUT = "" if SERVING_PYTHON else "import sys; sys.modules['torch'] = None\n"
 

@@ -1,14 +1,75 @@
-"""deepctr-torch's columns come without its question to an outside server."""
+"""The columns are deepctr-torch's in all but the import, and whatever is imported first is quiet."""
 
+import inspect
+import json
 import os
+import pkgutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+import torch
+from models import ALL_COLUMNS, item_columns, small_model, user_columns
+from shell import PROJECT
 
-PROJECT = Path(__file__).resolve().parent.parent
+from model import MODELS
+from model.deepctr import deepctr_column
+from preprocessing import inputs
+from preprocessing.errors import UserError
+from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat, as_columns
+
+from deepctr_torch import inputs as theirs
+
+KINDS = ("SparseFeat", "DenseFeat", "VarLenSparseFeat")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_column_has_deepctr_torchs_fields_arguments_and_defaults(kind):
+    ours, own = getattr(inputs, kind), getattr(theirs, kind)
+    assert ours._fields == own._fields
+    arguments, expected = (inspect.signature(column.__new__).parameters.values() for column in (ours, own))
+    assert [(a.name, a.default) for a in arguments][1:] == [(a.name, a.default) for a in expected][1:]
+
+
+@pytest.mark.parametrize("dim", [8, "auto"])
+def test_what_a_column_leaves_open_is_filled_as_in_deepctr_torch(dim):
+    for module in (inputs, theirs):
+        sparse = module.SparseFeat("user_id", 10_000, embedding_dim=dim)
+        varlen = module.VarLenSparseFeat(module.SparseFeat("genres", 20, embedding_name="g"), 3, length_name="length")
+        assert sparse == ("user_id", 10_000, 60 if dim == "auto" else 8, False, "int32", "user_id", "default_group")
+        assert module.DenseFeat("age") == ("age", 1, "float32")
+        assert (varlen.name, varlen.embedding_dim, varlen.embedding_name, varlen.combiner) == ("genres", 4, "g", "mean")
+        columns = [sparse, module.DenseFeat("position", 2), varlen, sparse]
+        assert list(module.build_input_features(columns).values()) == [(0, 1), (1, 3), (3, 6), (6, 7)]
+        assert module.get_feature_names(columns) == ["user_id", "position", "genres", "length"]
+        assert len({*columns}) == 3
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_deepctr_torchs_own_columns_give_the_same_model(name):
+    own = [[*map(deepctr_column, columns)] for columns in (user_columns(), item_columns())]
+    expected, model = small_model(name), small_model(name, *own)
+    assert model.columns == expected.columns
+    assert {type(column) for column in model.columns} <= {SparseFeat, DenseFeat, VarLenSparseFeat}
+    for weight, wanted in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(weight, wanted)
+
+
+def test_a_column_goes_to_deepctr_torch_and_back_unchanged():
+    assert {type(column).__module__ for column in map(deepctr_column, ALL_COLUMNS)} == {"deepctr_torch.inputs"}
+    assert as_columns(map(deepctr_column, ALL_COLUMNS)) == ALL_COLUMNS
+
+
+def test_what_is_no_column_is_refused():
+    with pytest.raises(UserError, match=r"columns: expected SparseFeat, DenseFeat and VarLenSparseFeat, got 'user_id'"):
+        as_columns([SparseFeat("item_id", 3), "user_id"])
+
+
+PACKAGES = ("model", "training", "preprocessing", "experiment", "figure", "benchmark", "reproduction", "serving")
+MODULES = [f"{package}.{module.name}" for package in PACKAGES for module in pkgutil.iter_modules([PROJECT / package])]
+MODULES += [path.stem for path in PROJECT.glob("*.py")]
 
 
 def run_watched(code: str, folder: Path) -> subprocess.CompletedProcess:
@@ -34,34 +95,54 @@ def run_watched(code: str, folder: Path) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.fixture(scope="module")
-def importing(tmp_path_factory) -> subprocess.CompletedProcess:
-    return run_watched("import preprocessing.inputs", tmp_path_factory.mktemp("broken"))
+@pytest.mark.slow
+def test_whichever_module_is_imported_first_starts_no_thread_opens_no_connection_and_prints_nothing(tmp_path):
+    # Only torch, pandas and scikit-learn, which take seconds, come before; each module then has a process of its own.
+    code = f"""
+        import importlib, os, traceback
+        import pandas, sklearn.metrics, torch
+        for name in {MODULES}:
+            if os.fork() == 0:
+                output = os.open(f"{tmp_path}/{{name}}.txt", os.O_CREAT | os.O_WRONLY)
+                os.dup2(output, 1), os.dup2(output, 2)
+                try:
+                    importlib.import_module(name)
+                    print("imported")
+                except BaseException:
+                    traceback.print_exc()
+                sys.stdout.flush()
+                os._exit(0)  # an orderly end of all that torch brings takes a second
+            os.wait()
+        """
+    parent = run_watched(code, tmp_path)
+    assert (parent.returncode, parent.stdout, parent.stderr) == (0, "", "")
+    printed = {name: (tmp_path / f"{name}.txt").read_text() for name in MODULES}
+    assert {name: text for name, text in printed.items() if text != "imported\n"} == {}
+    assert {"model.dcn", "model.estimator", "training.trainer", "preprocessing.inputs", "reproduce"} < set(MODULES)
 
 
-def test_importing_the_columns_needs_no_requests(importing):
-    assert "somebody wants requests" not in importing.stderr
-    assert importing.returncode == 0, importing.stderr
+PASTED = """
+import numpy as np
+from deepctr_torch.inputs import DenseFeat, SparseFeat, get_feature_names
+from model.{module} import {name} as Model
+
+users = [SparseFeat("user_id", vocabulary_size=9, embedding_dim=4), DenseFeat("age", 1)]
+items = [SparseFeat("item_id", vocabulary_size=5, embedding_dim=4)]
+model = Model.from_columns(users, items, dnn_hidden_units=(8, 4))
+model.compile("adam", "binary_crossentropy", metrics=["auc"])
+x = {{"user_id": np.arange(40) % 9, "age": np.arange(40) / 40, "item_id": np.arange(40) % 5}}
+assert get_feature_names(users + items) == list(x)
+print(model.fit(x, np.arange(40) % 2, batch_size=20, epochs=2, verbose=0).history["loss"])
+"""
 
 
-def test_importing_the_columns_starts_no_thread_and_opens_no_connection(importing):
-    for event in ("thread started:", "socket."):
-        assert event not in importing.stderr
-
-
-def test_importing_the_columns_prints_nothing(importing):
-    assert importing.stdout == ""
-    assert importing.stderr == ""
-
-
-def test_the_columns_are_deepctr_torchs_own():
-    from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
-
-    assert {column.__module__ for column in (DenseFeat, SparseFeat, VarLenSparseFeat)} == {"deepctr_torch.inputs"}
-
-
-def test_no_stand_in_is_left_among_the_modules():
-    import preprocessing.inputs  # noqa: F401
-
-    assert "deepctr_torch.inputs" in sys.modules
-    assert "deepctr_torch.utils" not in sys.modules
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "name"), [("IntTower", "IntTower"), ("dcn", "DCN")])
+def test_a_pasted_script_may_take_its_columns_from_deepctr_torch_first(module, name):
+    # What deepctr-torch does at its own import is not ours to keep it from: a `requests` that knows no network.
+    code = "import sys, types; sys.modules['requests'] = types.ModuleType('requests')\n" + PASTED.format(
+        module=module, name=name
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert all(loss > 0 for loss in json.loads(result.stdout.splitlines()[-1]))

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tables import SPLITS
 
 from preprocessing.choices import PROTOCOLS
 from preprocessing.encode import MeanField, MissingField, NumberField, SparseField, VarLenField
@@ -14,8 +15,7 @@ from preprocessing.interactions import Interactions, check_protocol, data_finger
 from preprocessing.protocols import split_rows
 from preprocessing.tables import Dataset, Lookup
 
-SPLITS = ("train", "valid", "test")
-SEED = 5
+SEED, TIMES = 5, np.arange(20)[::-1]
 USER_FIELDS = {"user": SparseField, "age_level": SparseField}
 ITEM_FIELDS = {
     "ad": SparseField,
@@ -54,27 +54,30 @@ ENCODED_ADS = {
 ENCODED_PIDS = {"left": 2, "right": 3, "top": 1}
 
 
+def splits_by_hand(protocol: str) -> dict[str, np.ndarray]:
+    return vars(split_rows(protocol, TIMES, SEED))
+
+
+def dealt(protocol: str, values: dict[str, list], dtype=np.int64) -> np.ndarray:
+    """The values of twenty rows, of which each split gets its own."""
+    column = np.empty(20, dtype=dtype)
+    for name, rows in splits_by_hand(protocol).items():
+        column[rows] = values[name]
+    return column
+
+
 def by_hand(protocol: str, **changes) -> Interactions:
     """Twenty rows, of which each split gets those that stand above."""
-    times = np.arange(20)[::-1]
-    splits = split_rows(protocol, times, SEED)
-
-    def dealt(values: dict[str, list], dtype) -> np.ndarray:
-        column = np.empty(20, dtype=dtype)
-        for name in SPLITS:
-            column[getattr(splits, name)] = values[name]
-        return column
-
     columns = dict(
         name="ads",
         users=USERS,
         items=ADS,
-        user_of_row=dealt(USER_OF_ROW, np.int64),
-        item_of_row=dealt(AD_OF_ROW, np.int64),
-        labels=dealt(LABELS, np.int8),
-        times=times,
+        user_of_row=dealt(protocol, USER_OF_ROW),
+        item_of_row=dealt(protocol, AD_OF_ROW),
+        labels=dealt(protocol, LABELS, np.int8),
+        times=TIMES,
         rows=np.arange(20) * 3 + 100,
-        context={"pid": pd.Series(dealt(PIDS, object))},
+        context={"pid": pd.Series(dealt(protocol, PIDS, object))},
         probabilities=np.arange(20) / 20,
         counts={"rows_read": 25},
     )
@@ -92,31 +95,24 @@ def encoded_by_hand(
     return encode_interactions(raw, user_fields, item_fields, protocol, SEED, 4, "fingerprint", released_per_part)
 
 
-def splits_by_hand(protocol: str) -> dict[str, np.ndarray]:
-    return vars(split_rows(protocol, np.arange(20)[::-1], SEED))
-
-
 @pytest.fixture(scope="module", params=PROTOCOLS)
 def data(request) -> Dataset:
     return encoded_by_hand(request.param)
 
 
-def test_under_temporal_the_latest_rows_are_test():
-    # Time runs backwards through the rows, so each split's rows stand from later to earlier places.
-    splits = splits_by_hand("temporal")
-    assert splits["train"].tolist() == list(range(19, 5, -1))
-    assert splits["valid"].tolist() == [5, 4]
-    assert splits["test"].tolist() == [3, 2, 1, 0]
-
-
-def test_every_row_looks_its_user_and_its_item_up(data):
+def test_every_row_looks_its_user_and_its_item_up_and_what_is_known_of_them_is_held_once(data):
     for split in SPLITS:
-        features = getattr(data, split).features
+        table = getattr(data, split)
         for names, of_row in ((USER_FIELDS, USER_OF_ROW), (ITEM_FIELDS.keys() - {"pid"}, AD_OF_ROW)):
             for name in names:
-                assert isinstance(features[name], Lookup), name
-                assert features[name].index.tolist() == of_row[split]
-                assert features[name].index.dtype == torch.int32
+                feature = table.features[name]
+                assert isinstance(feature, Lookup), name
+                assert feature.index.tolist() == of_row[split]
+                assert feature.index.dtype == torch.int32
+                assert feature.values is data.train.features[name].values
+        assert table.features["user"].index is table.features["age_level"].index
+        assert table.features["ad"].index is table.features["price"].index
+        assert np.shares_memory(table.groups, table.features["user"].index.numpy())
 
 
 def test_ids_are_those_of_the_values_that_training_rows_name(data):
@@ -124,25 +120,24 @@ def test_ids_are_those_of_the_values_that_training_rows_name(data):
         values = data.test.features[name].values
         assert values.tolist() == expected, name
         assert values.dtype == (torch.float32 if name == "price_missing" else torch.int32)
-
-
-def test_a_tower_has_its_fields_in_their_order_and_counts_what_training_has(data):
-    assert [column.name for column in data.user_columns] == list(USER_FIELDS)
-    assert [column.name for column in data.item_columns] == list(ITEM_FIELDS)
-    assert list(data.train.features) == [*USER_FIELDS, *ITEM_FIELDS]
-    # Three users, two age levels, three ads, two brands, two pids; padding and out-of-vocabulary in each.
-    sizes = [c.vocabulary_size for c in data.user_columns + data.item_columns if c.name in ("user", "age_level", "ad")]
-    assert sizes == [5, 4, 5]
-    assert [c.vocabulary_size for c in data.item_columns if c.name in ("brand", "tags", "pid")] == [4, 4, 4]
-    assert data.user_columns[0].embedding_dim == 4
-
-
-def test_a_column_of_the_row_itself_is_kept_by_row_and_learned_from_training_rows(data):
+    # Those of the row itself are kept by row.
     for split in SPLITS:
         pids = getattr(data, split).features["pid"]
         assert not isinstance(pids, Lookup)
         assert pids.tolist() == [ENCODED_PIDS[pid] for pid in PIDS[split]]
         assert pids.dtype == torch.int32
+
+
+def test_a_tower_has_its_fields_in_their_order_and_counts_what_training_has(data):
+    assert list(data.train.features) == [*USER_FIELDS, *ITEM_FIELDS]
+    assert [column.name for column in data.user_columns + data.item_columns] == [*USER_FIELDS, *ITEM_FIELDS]
+    # Three users, two age levels, three ads, two brands, tags and pids; padding and out-of-vocabulary in each.
+    assert [column.vocabulary_size for column in data.user_columns] == [5, 4]
+    assert [column.vocabulary_size for column in data.item_columns[:4]] == [5, 4, 4, 4]
+    counted = {"train": 14, "valid": 2, "test": 4, "users_in_train": 3, "items_in_train": 3}
+    assert data.counts == {"rows_read": 25} | counted
+    assert data.fingerprint == "fingerprint"
+    assert data.embedding_dim == data.user_columns[0].embedding_dim == 4
 
 
 @pytest.mark.parametrize("protocol", ["strict", "temporal"])
@@ -161,11 +156,8 @@ def test_under_paper_prices_are_scaled_as_they_are_by_those_of_test_rows():
 
 
 def test_each_price_counts_once_however_often_its_ad_is_shown():
-    often = AD_OF_ROW | {"train": [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2]}
-    item_of_row = np.empty(20, dtype=np.int64)
-    for name, rows in splits_by_hand("strict").items():
-        item_of_row[rows] = often[name]
-    assert encoded_by_hand("strict", item_of_row=item_of_row).item_encoder.fields[4].mean == 4.0
+    often = dealt("strict", AD_OF_ROW | {"train": [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2]})
+    assert encoded_by_hand("strict", item_of_row=often).item_encoder.fields[4].mean == 4.0
 
 
 def test_values_of_users_and_ads_outside_training_change_nothing_that_is_learned(data):
@@ -189,18 +181,6 @@ def test_rows_are_places_in_the_raw_file_and_groups_are_raw_users(data):
         assert table.groups.dtype == np.int32
         assert table.labels.tolist() == LABELS[split]
         assert table.labels.dtype == torch.float32
-        assert len(table) == len(USER_OF_ROW[split])
-
-
-def test_what_is_known_of_a_user_or_an_ad_is_held_once(data):
-    for name in ENCODED_USERS | ENCODED_ADS:
-        lookups = [getattr(data, split).features[name] for split in SPLITS]
-        assert lookups[0].values is lookups[1].values is lookups[2].values
-    for split in SPLITS:
-        features = getattr(data, split).features
-        assert features["user"].index is features["age_level"].index
-        assert features["ad"].index is features["price"].index
-        assert np.shares_memory(getattr(data, split).groups, features["user"].index.numpy())
 
 
 def test_encoders_give_raw_frames_what_the_tables_hold(data):
@@ -208,17 +188,6 @@ def test_encoders_give_raw_frames_what_the_tables_hold(data):
     assert items.pop("pid").tolist() == [3] * 5
     for name, values in (users | items).items():
         np.testing.assert_array_equal(data.test.features[name].values.numpy(), values, err_msg=name)
-
-
-def test_counts_say_what_was_read_and_what_each_split_holds(data):
-    assert data.counts == {
-        "rows_read": 25,
-        "train": 14,
-        "valid": 2,
-        "test": 4,
-        "users_in_train": 3,
-        "items_in_train": 3,
-    }
 
 
 def test_probabilities_are_those_of_the_test_rows_and_mark_the_name(data):
@@ -231,17 +200,10 @@ def test_probabilities_are_those_of_the_test_rows_and_mark_the_name(data):
     assert not real.synthetic
 
 
-def test_what_it_is_told_is_handed_on(data):
-    assert data.protocol in PROTOCOLS
-    assert data.fingerprint == "fingerprint"
-    assert data.embedding_dim == 4
-
-
 def test_labels_leak_under_paper_where_a_field_is_made_of_labels(data):
     assert not data.labels_leak
-    protocol = data.protocol
-    assert encoded_by_hand(protocol, user_fields=USER_FIELDS_WITH_MEAN).labels_leak is (protocol == "paper")
-    assert encoded_by_hand(protocol, item_fields=ITEM_FIELDS_WITH_MEAN).labels_leak is (protocol == "paper")
+    for fields in ({"user_fields": USER_FIELDS_WITH_MEAN}, {"item_fields": ITEM_FIELDS_WITH_MEAN}):
+        assert encoded_by_hand(data.protocol, **fields).labels_leak is (data.protocol == "paper")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -263,41 +225,30 @@ def test_a_mean_of_labels_is_kept_by_row_under_the_name_of_its_id(protocol):
         assert data.test.features["ad_mean"].tolist() == ad_mean.encode(ADS)[AD_OF_ROW["test"]].tolist()
 
 
-def test_users_without_a_positive_label_vanish_under_paper_where_a_field_is_made_of_labels():
-    # In test rows, user 3 has the labels 1 and 0, user 1 a 0, user 0 a 1; over all rows user 1 has some 1.
-    whole, dropped = encoded_by_hand("paper"), encoded_by_hand("paper", USER_FIELDS_WITH_MEAN, released_per_part=True)
-    over_all_rows = encoded_by_hand("paper", USER_FIELDS_WITH_MEAN, released_per_part=False)
-    assert whole.test.groups.tolist() == over_all_rows.test.groups.tolist() == [3, 1, 3, 0]
-    assert dropped.test.groups.tolist() == [3, 3, 0]
-    assert (whole.counts["test"], over_all_rows.counts["test"], dropped.counts["test"]) == (4, 4, 3)
-    assert dropped.probabilities.shape == (3,)
-    rows = [sum(len(getattr(data, split)) for split in ("train", "valid", "test")) for data in (whole, dropped)]
-    assert dropped.counts["rows_dropped_of_users_without_positive"] == rows[0] - rows[1] > 0
-    assert "rows_dropped_of_users_without_positive" not in whole.counts
-
-
-def test_under_paper_means_are_taken_per_part_or_over_all_rows():
-    # User 0: in test a single 1, over all rows 1 of the test row, of 5 training rows at places 0, 3, 6, 9, 12 and 13,
-    # and of a valid row. User 3 occurs in test alone: 1/2 either way.
+def test_under_paper_users_without_a_positive_label_vanish_and_means_are_taken_per_part_or_over_all_rows():
+    whole = encoded_by_hand("paper")
     per_part, over_all = (
         encoded_by_hand("paper", USER_FIELDS_WITH_MEAN, released_per_part=released) for released in (True, False)
     )
+    # In test rows, user 3 has the labels 1 and 0, user 1 a 0, user 0 a 1; over all rows user 1 has some 1.
+    assert whole.test.groups.tolist() == over_all.test.groups.tolist() == [3, 1, 3, 0]
     assert per_part.test.groups.tolist() == [3, 3, 0]
     assert per_part.test.features["user_mean"].flatten().tolist() == [0.0, 0.0, 1.0]  # of 1/2, 1/2 and 1
-    labels = LABELS["train"] + LABELS["valid"] + LABELS["test"]
-    users = USER_OF_ROW["train"] + USER_OF_ROW["valid"] + USER_OF_ROW["test"]
-    means = [np.mean([label for label, u in zip(labels, users, strict=True) if u == user]) for user in (3, 1, 3, 0)]
-    scaled = (np.array(means) - min(means)) / (max(means) - min(means))
-    np.testing.assert_allclose(over_all.test.features["user_mean"].flatten().numpy(), scaled, atol=1e-6)
+    # Over all rows user 3 has 1 of 2, user 1 has 2 of 5, and user 0 has 4 of 8: 3 of 6 in train, 0 in valid, 1 in test.
+    assert over_all.test.features["user_mean"].flatten().tolist() == [1.0, 0.0, 1.0, 1.0]
+    assert (whole.counts["test"], over_all.counts["test"], per_part.counts["test"]) == (4, 4, 3)
+    assert per_part.probabilities.shape == (3,)
+    num_kept = sum(len(getattr(per_part, split)) for split in SPLITS)
+    assert per_part.counts["rows_dropped_of_users_without_positive"] == 20 - num_kept > 0
+    assert "rows_dropped_of_users_without_positive" not in whole.counts
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("split", SPLITS)
-def test_a_split_of_one_class_is_refused(protocol, split):
-    labels = by_hand(protocol).labels
-    labels[splits_by_hand(protocol)[split]] = 0
+def test_a_split_of_one_class_is_refused(split):
+    labels = by_hand("strict").labels
+    labels[splits_by_hand("strict")[split]] = 0
     with pytest.raises(UserError, match=f"{split} split: expected labels 0 and 1, got only 0"):
-        encoded_by_hand(protocol, labels=labels)
+        encoded_by_hand("strict", labels=labels)
 
 
 def test_a_protocol_that_does_not_exist_is_refused():

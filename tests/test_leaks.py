@@ -5,6 +5,7 @@ import pytest
 from shell import assert_refused, environment, run
 
 from preprocessing import protocols
+from preprocessing.choices import PROTOCOLS
 from preprocessing.movielens import load_movielens
 from reproduction import leaks
 from reproduction.leaks import LeakCheck, check_leaks, encode, print_leaks, read_raw, shuffle_labels
@@ -26,16 +27,20 @@ def test_shuffling_keeps_the_labels_and_breaks_their_tie_to_the_rows(raw):
     assert abs(np.corrcoef(first, raw.interactions.labels)[0, 1]) < 0.1
 
 
-def test_paper_leaks_and_the_others_do_not(raw):
-    checks = {protocol: check_leaks(raw, protocol) for protocol in ("strict", "temporal", "paper")}
+def test_paper_leaks_and_the_others_do_not(raw, monkeypatch, capsys):
+    checks = {protocol: check_leaks(raw, protocol) for protocol in PROTOCOLS}
     assert [name for name, check in checks.items() if check.leaks] == ["paper"]
     assert all(list(check.feature_aucs) == FEATURES for check in checks.values())
     assert min(checks["paper"].feature_aucs.values()) > 0.6
+    # That of paper alone does not make the check fail.
+    monkeypatch.setattr(leaks, "read_raw", lambda dataset: raw)
+    monkeypatch.setattr(leaks, "check_leaks", lambda raw, protocol: checks[protocol])
+    assert print_leaks(["movielens"], PROTOCOLS) == 0
+    assert "YES" in capsys.readouterr().out
 
 
 def test_a_leak_in_strict_is_found_and_gives_exit_code_1(raw, monkeypatch, capsys):
     monkeypatch.setattr(leaks, "read_raw", lambda dataset: raw)
-    assert print_leaks(["movielens"], ["strict"]) == 0
     monkeypatch.setattr(
         protocols,
         "_cross_fitted_means",
@@ -43,12 +48,6 @@ def test_a_leak_in_strict_is_found_and_gives_exit_code_1(raw, monkeypatch, capsy
     )
     assert print_leaks(["movielens"], ["strict"]) == 1
     assert capsys.readouterr().out.rstrip().endswith("YES")
-
-
-def test_paper_alone_does_not_make_the_check_fail(raw, monkeypatch, capsys):
-    monkeypatch.setattr(leaks, "read_raw", lambda dataset: raw)
-    assert print_leaks(["movielens"], ["paper"]) == 0
-    assert "YES" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -60,27 +59,19 @@ def test_what_is_further_from_one_half_than_chance_goes_is_a_leak(model_auc, fea
 
 
 def test_datasets_without_files_are_checked_on_generated_ones(tmp_path):
-    result = run(
-        "reproduce.py",
-        "--check-leaks",
-        "--datasets",
-        "alibaba",
-        "--protocols",
-        "strict",
-        env=environment(INTTOWER_DATA=str(tmp_path)),
-    )
+    flags = ("--datasets", "alibaba", "--protocols", "strict")
+    result = run("reproduce.py", "--check-leaks", *flags, env=environment(INTTOWER_DATA=str(tmp_path)))
     assert result.returncode == 0, result.stderr
     assert "alibaba: no real files (data/README.md says where they go), so checked on generated" in result.stdout
     assert "alibaba-synthetic  strict" in result.stdout
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
-    result = run(
-        "reproduce.py", "--check-leaks", "--datasets", "amazon", env=environment(INTTOWER_DATA=str(tmp_path / "no"))
-    )
+    env = environment(INTTOWER_DATA=str(tmp_path / "no"))
+    result = run("reproduce.py", "--check-leaks", "--datasets", "amazon", env=env)
     assert_refused(result, "$INTTOWER_DATA", "check the path")
 
 
-@pytest.mark.parametrize("protocol", ["strict", "paper", "temporal"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_but_for_the_shuffling_the_check_encodes_as_the_training_script_does(protocol, sample_folder, raw):
     assert encode(raw, protocol).checksum() == load_movielens(sample_folder, protocol).checksum()

@@ -44,15 +44,8 @@ def indicators(columns: list, features: dict[str, Tensor]) -> np.ndarray:
     return torch.cat(blocks, dim=1).double().numpy()
 
 
-@pytest.mark.parametrize(
-    "columns",
-    [
-        [sparse("user_id", 9), sparse("movie_id", 12), sparse("gender", 4)],
-        [sparse("user_id", 9), varlen("genres", 12), sparse("movie_id", 7)],
-    ],
-    ids=["sparse columns", "a varlen column among them"],
-)
-def test_lr_trained_to_the_end_is_the_logistic_regression_of_scikit_learn(columns):
+def test_lr_trained_to_the_end_is_the_logistic_regression_of_scikit_learn():
+    columns = [sparse("user_id", 9), varlen("genres", 12), sparse("movie_id", 7)]
     features, labels = random_features(columns, num_rows=40), random_labels(40)
     for column in columns:  # the last id of each column becomes the first: no training row has it
         features[column.name][features[column.name] == column.vocabulary_size - 1] = 1
@@ -86,11 +79,6 @@ def test_each_row_has_its_own_logit():
     torch.testing.assert_close(logits, torch.tensor([1.625, -1.875, 2.125, 2.125]))
 
 
-@pytest.mark.parametrize("genres", [(2, 3), (2, 3, 0, 0, 0), (0, 2, 0, 3), (3, 2)])
-def test_padding_and_the_order_of_a_list_change_nothing(genres):
-    torch.testing.assert_close(lr_by_hand()(one_row(genres=genres)), torch.tensor([1.625]))
-
-
 def test_an_empty_list_and_a_padded_id_add_nothing():
     logits = lr_by_hand()(one_row(user_id=0, genres=(0, 0, 0), price=(0.0, 0.0)))
     torch.testing.assert_close(logits, torch.tensor([BIAS]))
@@ -106,12 +94,14 @@ def test_an_untrained_lr_gives_every_row_an_even_chance():
     [
         # A weight for each of 10 + 4 + 1 + 12 + 7 + 1 values, and the bias.
         (user_columns(), item_columns(), 36),
-        ([sparse("user_id", 5, embedding_dim=2), sparse("gender", 3, embedding_dim=8)], [sparse("movie_id", 6)], 15),
-        ([sparse("user_id", 5)], [sparse("movie_id", 6, embedding_dim=16), varlen("genres", 7, embedding_dim=3)], 19),
+        (
+            [sparse("user_id", 6, embedding_dim=2, embedding_name="id")],
+            [sparse("movie_id", 6, embedding_name="id"), varlen("genres", 7, embedding_dim=3)],
+            20,
+        ),
         ([DenseFeat("age", 1)], [DenseFeat("price", 3)], 5),
-        ([sparse("user_id", 5)], [DenseFeat("price", 3)], 9),
     ],
-    ids=["both towers", "two sizes in the user tower", "two sizes in the item tower", "dense alone", "a dense item"],
+    ids=["all kinds of columns", "embeddings of two sizes and one name", "dense alone"],
 )
 def test_from_columns_has_one_weight_per_value_whatever_the_embedding_sizes_are(user, item, num_parameters):
     model = LR.from_columns(user, item)

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from models import int_tower, item_columns, random_features, user_columns
+from models import ALL_COLUMNS, int_tower, random_features
 from served import heads, plain_scores, users
 
 import serving.maxsim
 import serving.maxsim_torch
 from preprocessing.errors import UserError
-from preprocessing.utils import fe_score
 from serving.heads import Heads
 from serving.maxsim import maxsim
 from serving.quantisation import quantise, restore
@@ -29,14 +28,6 @@ def test_scores_equal_the_formula_whatever_the_size_of_a_block(monkeypatch, num_
     for block in (1, 7 * num_user_heads, 2**15):
         monkeypatch.setattr(serving.maxsim, "BLOCK", block)
         np.testing.assert_allclose(maxsim(user, item), plain_scores(user, item, bias=0.0), rtol=1e-5, atol=1e-5)
-
-
-def test_scores_equal_those_of_fe_score():
-    user, item = users(1, num_user_heads=6), heads(40)
-    levels = [torch.from_numpy(user[:, level * 2 : level * 2 + 2].reshape(1, -1)) for level in range(3)]
-    flat = torch.from_numpy(item.transpose(1, 0, 2).reshape(40, -1).copy())
-    expected = fe_score(levels, [flat], 2, 2, [4] * 3, [4] * 3)
-    np.testing.assert_allclose(maxsim(user, item)[0], expected.numpy(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
@@ -67,7 +58,7 @@ def test_the_form_in_torch_gives_the_scores_of_the_form_in_numpy(monkeypatch, nu
 @pytest.mark.parametrize("levels", ["all", "last"])
 def test_both_forms_give_the_logits_of_forward(levels):
     served = Heads(int_tower(levels=levels, init_std=0.5))
-    features = random_features([*user_columns(), *item_columns()], 20)
+    features = random_features(ALL_COLUMNS, 20)
     with torch.inference_mode():
         expected = served.model(features).numpy()
         user_BQK, item_GNK = served.user(features), served.item(features).transpose(0, 1).contiguous()

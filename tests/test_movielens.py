@@ -5,21 +5,22 @@ import io
 import itertools
 import os
 import random
+import re
 import shutil
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tables
 import torch
+from tables import SPLITS, assert_same_splits
 
+from preprocessing.choices import PROTOCOLS
 from preprocessing.errors import UserError
 from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
 from preprocessing.movielens import load_movielens, read_movielens
 from preprocessing.sources import find_movielens
-
-PROTOCOLS = ("strict", "paper", "temporal")
-SPLITS = ("train", "valid", "test")
 
 USERS = [(1, "F", 1, 10, "48067"), (2, "M", 56, 16, "70072"), (3, "M", 25, 15, "55117-1234"), (4, "F", 1, 10, "0246")]
 MOVIES = [
@@ -72,26 +73,9 @@ def write_csv(path: Path, ratings=RATINGS, users=USERS, movies=MOVIES, end: str 
     return path
 
 
-def assert_same_splits(data, other) -> None:
-    for name in SPLITS:
-        ours, theirs = getattr(data, name), getattr(other, name)
-        assert ours.rows.tolist() == theirs.rows.tolist()
-        assert torch.equal(ours.labels, theirs.labels)
-        assert ours.groups.tolist() == theirs.groups.tolist()
-        assert ours.features.keys() == theirs.features.keys()
-        for feature, values in ours.features.items():
-            assert torch.equal(values[:], theirs.features[feature][:]), f"{name} {feature}"
-
-
 def refusal(path: Path, *fragments: str, **options) -> str:
     """The one line that loading ends with."""
-    with pytest.raises(UserError) as caught:
-        load_movielens(path, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    for fragment in fragments:
-        assert fragment in message
-    return message
+    return tables.refusal(load_movielens, path, fragments=fragments, **options)
 
 
 @pytest.fixture
@@ -102,43 +86,22 @@ def folder(tmp_path) -> Path:
 # --- layouts
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_zip_folder_and_csv_give_the_same_splits_and_features(tmp_path, protocol, end):
+def test_every_layout_gives_the_same_splits_and_features_and_nothing_is_left_beside_it(folder, tmp_path, end):
     contents = official(end=end)
-    data = load_movielens(write_folder(tmp_path / "folder", official()), protocol)
-    for path in (
+    others = [
         write_folder(tmp_path / "other", contents),
         write_zip(tmp_path / "ml-1m.zip", contents),
         write_zip(tmp_path / "flat.zip", contents, inside="", method=zipfile.ZIP_STORED),
         write_csv(tmp_path / "movielens.csv", end=end),
         write_csv(tmp_path / "movielens.txt", end=end),
-    ):
-        assert_same_splits(data, load_movielens(path, protocol))
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_layouts_agree_on_a_larger_sample_too(sample_folder, tmp_path, protocol):
-    raw = read_movielens(sample_folder)
-    tables = [frame.to_numpy().tolist() for frame in (raw.ratings, raw.users, raw.movies)]
-    data = load_movielens(sample_folder, protocol)
-    assert_same_splits(data, load_movielens(write_zip(tmp_path / "x.zip", official(*tables)), protocol))
-    assert_same_splits(data, load_movielens(write_csv(tmp_path / "x.csv", *tables), protocol))
-
-
-def test_titles_are_read_whatever_they_hold(tmp_path):
-    for path in (write_folder(tmp_path / "folder", official()), write_csv(tmp_path / "movielens.csv")):
-        titles = read_movielens(path).movies.set_index("movie_id")["title"]
-        assert titles[[1, 2, 3, 5]].tolist() == [movie[1] for movie in MOVIES[:4]]
-
-
-def test_nothing_is_left_beside_the_data(tmp_path):
-    write_folder(tmp_path / "folder", official())
-    write_zip(tmp_path / "ml-1m.zip", official())
-    write_csv(tmp_path / "movielens.csv")
+    ]
     before = sorted(tmp_path.rglob("*"))
-    for name in ("folder", "ml-1m.zip", "movielens.csv"):
-        load_movielens(tmp_path / name)
+    data = load_movielens(folder)
+    for path in others:
+        assert_same_splits(data, load_movielens(path))
+        titles = read_movielens(path).movies.set_index("movie_id")["title"]
+        assert titles[[1, 2, 3, 5]].tolist() == [movie[1] for movie in MOVIES[:4]]  # whatever they hold
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -163,13 +126,11 @@ def test_ratings_of_3_are_left_out_and_those_above_are_1(sample_folder, protocol
     labels = torch.cat([getattr(data, name).labels for name in SPLITS])
     assert set(ratings[rows].tolist()) == {1, 2, 4, 5}
     assert labels.tolist() == (ratings[rows] > 3).tolist()
-    assert labels.dtype == torch.float32
     assert len(set(rows.tolist())) == len(rows)
     if protocol != "paper":  # which also loses users
         assert len(rows) == (ratings != 3).sum()
     assert data.counts["ratings_read"] == len(ratings)
     assert data.counts["ratings_of_3_left_out"] == (ratings == 3).sum()
-    assert [data.counts[name] for name in SPLITS] == [len(getattr(data, name)) for name in SPLITS]
 
 
 def test_the_columns_are_those_of_the_released_scripts(folder):
@@ -181,21 +142,7 @@ def test_the_columns_are_those_of_the_released_scripts(folder):
     assert [type(column) for column in item] == [SparseFeat, VarLenSparseFeat, DenseFeat]
     assert {column.embedding_dim for column in [*user[:4], *item[:2]]} == {6}
     assert (item[1].maxlen, item[1].combiner) == (3, "mean")
-
-
-def test_features_have_the_shapes_and_types_of_their_columns(folder):
-    data = load_movielens(folder)
-    for name in SPLITS:
-        table = getattr(data, name)
-        for column in data.user_columns + data.item_columns:
-            values = table.features[column.name][:]
-            if isinstance(column, SparseFeat):
-                assert (values.shape, values.dtype) == ((len(table),), torch.int32)
-            elif isinstance(column, VarLenSparseFeat):
-                assert (values.shape, values.dtype) == ((len(table), column.maxlen), torch.int32)
-            else:
-                assert (values.shape, values.dtype) == ((len(table), 1), torch.float32)
-        assert len(table.groups) == len(table.rows) == len(table.labels)
+    assert not data.synthetic
 
 
 # Sorted by time, 20 ratings: 14 train, 2 valid, 4 test. User 4 and movie 5 come in the test rows only.
@@ -208,63 +155,26 @@ def temporal(tmp_path):
     return load_movielens(write_folder(tmp_path / "temporal", official(TEMPORAL)), "temporal")
 
 
-def test_vocabularies_hold_the_values_of_training_rows_only(temporal):
+def test_ids_are_those_of_the_values_of_training_rows_and_1_for_what_training_never_saw(temporal):
     sizes = {column.name: column.vocabulary_size for column in temporal.user_columns[:4] + temporal.item_columns[:2]}
     # Beside padding and out-of-vocabulary: users 1 to 3, movies 1 and 2, and what is said of them.
     assert sizes == {"user_id": 5, "gender": 4, "age": 5, "occupation": 5, "movie_id": 4, "genres": 6}
-    assert temporal.counts["users_in_train"] == 3
-    assert temporal.counts["items_in_train"] == 2
-
-
-def test_users_and_movies_that_training_never_saw_get_the_id_1(temporal):
+    assert (temporal.counts["users_in_train"], temporal.counts["items_in_train"]) == (3, 2)
     features = {name: values[:].tolist() for name, values in temporal.test.features.items()}
     assert temporal.test.rows.tolist() == [16, 17, 18, 19]
     assert features["user_id"] == [1, 2, 1, 3]
     assert features["movie_id"] == [2, 1, 1, 1]
     assert features["gender"] == [2, 2, 2, 3]  # user 4 is known by gender, age and occupation
-    assert features["age"] == [2, 2, 2, 4]
-    assert features["occupation"] == [2, 2, 2, 4]
-
-
-def test_genres_are_padded_ids_and_unseen_genres_are_1(temporal):
+    assert features["age"] == features["occupation"] == [2, 2, 2, 4]
     # Animation 2, Children's 3, Comedy 4, Drama 5; Horror and Sci-Fi of movie 5 come in test only.
     assert temporal.train.features["genres"][:2].tolist() == [[2, 3, 4], [4, 5, 0]]
-    assert temporal.test.features["genres"][:].tolist() == [[2, 3, 4], [1, 1, 0], [1, 1, 0], [5, 0, 0]]
+    assert features["genres"] == [[2, 3, 4], [1, 1, 0], [1, 1, 0], [5, 0, 0]]
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_training_ids_begin_at_2_and_every_id_fits_its_embedding(sample_folder, protocol):
-    data = load_movielens(sample_folder, protocol)
-    for column in data.user_columns + data.item_columns:
-        if isinstance(column, DenseFeat):
-            continue
-        used = data.train.features[column.name][:].unique()
-        padded = isinstance(column, VarLenSparseFeat)
-        assert used.tolist() == [0] * padded + list(range(2, column.vocabulary_size)), column.name
-        for name in SPLITS:
-            assert getattr(data, name).features[column.name][:].max() < column.vocabulary_size
-
-
-def test_rows_of_one_user_share_a_group(sample_folder):
-    data = load_movielens(sample_folder, "temporal")
-    users = read_movielens(sample_folder).ratings["user_id"].to_numpy()
-    user_of_group = {}
-    for name in SPLITS:
-        table = getattr(data, name)
-        assert table.groups.dtype == np.int32
-        for group, row in zip(table.groups.tolist(), table.rows, strict=True):
-            assert user_of_group.setdefault(group, users[row]) == users[row]
-    assert len(set(user_of_group.values())) == len(user_of_group)
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_splits_depend_on_the_split_seed_alone(sample_folder, protocol):
-    torch.manual_seed(1)
-    data = load_movielens(sample_folder, protocol, split_seed=5)
-    torch.manual_seed(2)
-    assert_same_splits(data, load_movielens(sample_folder, protocol, split_seed=5, embedding_dim=4, strict_data=True))
-    other = load_movielens(sample_folder, protocol, split_seed=6)
-    assert (other.test.rows.tolist() == data.test.rows.tolist()) == (protocol == "temporal")
+def test_the_splits_depend_on_the_split_seed(folder):
+    data = load_movielens(folder, split_seed=5)
+    assert_same_splits(data, load_movielens(folder, split_seed=5, embedding_dim=4, strict_data=True))
+    assert load_movielens(folder, split_seed=6).test.rows.tolist() != data.test.rows.tolist()
 
 
 def test_users_without_a_positive_vanish_under_paper_only(tmp_path):
@@ -276,48 +186,23 @@ def test_users_without_a_positive_vanish_under_paper_only(tmp_path):
         assert 3 not in getattr(paper, name).groups
 
 
-def test_real_ratings_are_not_called_synthetic(folder):
-    assert not load_movielens(folder).synthetic
-
-
 # --- the fingerprint
 
 
-def test_the_fingerprint_is_a_sha256_that_does_not_depend_on_place_packing_or_other_settings(folder, tmp_path):
+def test_the_fingerprint_is_of_the_files_the_protocol_and_the_split_seed_and_nothing_else(folder, tmp_path):
     fingerprint = load_movielens(folder).fingerprint
     assert len(fingerprint) == 64
-    assert int(fingerprint, 16) >= 0
-    assert load_movielens(write_zip(tmp_path / "any.zip", official())).fingerprint == fingerprint
-    assert load_movielens(shutil.copytree(folder, tmp_path / "copy")).fingerprint == fingerprint
-    assert load_movielens(folder, embedding_dim=4, strict_data=True).fingerprint == fingerprint
-
-
-def test_the_fingerprint_changes_with_protocol_and_split_seed(folder):
-    settings = [(protocol, seed) for protocol in PROTOCOLS for seed in (1, 2)]
-    fingerprints = {load_movielens(folder, protocol, split_seed=seed).fingerprint for protocol, seed in settings}
-    assert len(fingerprints) == len(settings)
-
-
-@pytest.mark.parametrize(
-    ("name", "old", "new"),
-    [
-        ("ratings.dat", b"::1000\n", b"::1001\n"),
-        ("users.dat", b"48067", b"48068"),
-        ("movies.dat", b"Never Rated", b"Never rated"),
-    ],
-)
-def test_the_fingerprint_changes_with_one_byte_of_any_raw_file(folder, name, old, new):
-    before = load_movielens(folder).fingerprint
-    content = (folder / name).read_bytes()
-    assert content.count(old) == 1
-    (folder / name).write_bytes(content.replace(old, new))
-    assert load_movielens(folder).fingerprint != before
-
-
-def test_the_fingerprint_of_a_csv_changes_with_one_byte(tmp_path):
-    before = load_movielens(write_csv(tmp_path / "a.csv")).fingerprint
-    users = [(1, "F", 1, 10, "48068"), *USERS[1:]]
-    assert load_movielens(write_csv(tmp_path / "b.csv", users=users)).fingerprint != before
+    for same in (write_zip(tmp_path / "any.zip", official()), shutil.copytree(folder, tmp_path / "copy")):
+        assert load_movielens(same, embedding_dim=4, strict_data=True).fingerprint == fingerprint
+    others = [load_movielens(folder, protocol, split_seed=seed) for protocol in PROTOCOLS for seed in (1, 2)]
+    changes = [("ratings.dat", b"::1000\n", b"::1001\n"), ("users.dat", b"48067", b"48068"), ("movies.dat", b"N", b"n")]
+    for name, old, new in changes:
+        copy = shutil.copytree(folder, tmp_path / f"other {name}")
+        (copy / name).write_bytes((copy / name).read_bytes().replace(old, new, 1))
+        others.append(load_movielens(copy))
+    others.append(load_movielens(write_csv(tmp_path / "a.csv")))
+    others.append(load_movielens(write_csv(tmp_path / "b.csv", users=[(1, "F", 1, 10, "48068"), *USERS[1:]])))
+    assert len({fingerprint, *(data.fingerprint for data in others)}) == 12
 
 
 # --- wrong files
@@ -326,22 +211,15 @@ def test_the_fingerprint_of_a_csv_changes_with_one_byte(tmp_path):
 @pytest.mark.parametrize("name", ["ratings.dat", "users.dat", "movies.dat"])
 def test_a_missing_file_is_named(folder, tmp_path, name):
     contents = official()
-    (folder / name).unlink()
-    refusal(folder, str(folder), f"got no {name}")
+    (folder / name).rename(folder / f"{name}.old")
+    refusal(folder, f"{folder}: expected ratings.dat, users.dat, movies.dat, got no {name}; add or rename it")
     del contents[name]
     refusal(write_zip(tmp_path / "ml-1m.zip", contents), "ml-1m.zip", f"got no {name}")
 
 
-def test_a_misnamed_file_is_missing_under_its_right_name(folder):
-    (folder / "movies.dat").rename(folder / "movie.dat")
-    refusal(folder, "expected ratings.dat, users.dat, movies.dat, got no movies.dat; add or rename it")
-
-
-def test_a_path_that_is_not_there_is_named(tmp_path):
-    refusal(tmp_path / "nowhere", str(tmp_path / "nowhere"))
-
-
-def test_an_unknown_protocol_is_refused_with_the_choices(folder):
+def test_a_path_or_a_protocol_that_is_none_is_named(folder, tmp_path):
+    refusal(tmp_path / "nowhere", f"{tmp_path / 'nowhere'}: expected MovieLens-1M")
+    refusal(folder / "ratings.dat", "name its folder")
     refusal(folder, "strict, paper, temporal", "'random'", protocol="random")
 
 
@@ -349,12 +227,9 @@ def test_an_unknown_protocol_is_refused_with_the_choices(folder):
     ("name", "content", "expected"),
     [
         ("ratings.dat", b"1::1::5::1\n1::2::5\n", "ratings.dat, line 2: expected 4 columns"),
-        ("ratings.dat", b"1::1::5::1\n1::2::x::1\n", "ratings.dat, line 2: expected a whole number as rating, got 'x'"),
         ("ratings.dat", b"1::1::5::1\n1::2::4.5::1\n", "ratings.dat, line 2: expected a whole number as rating"),
-        ("users.dat", b"1::F::1::10::48067\n\n", "users.dat, line 2: expected 5 columns"),
         ("users.dat", b"1::F::Under 18::10::48067\n", "users.dat, line 1: expected a whole number as age"),
         ("movies.dat", b"1::Toy Story\n2::Jumanji::1995::Fantasy\n", "movies.dat, line 1: expected 3 columns"),
-        ("ratings.dat", b"", "ratings.dat: expected lines of user_id::movie_id::rating::timestamp, got an empty file"),
         ("users.dat", b"\n", "users.dat: expected lines of user_id::gender::age::occupation::zipcode"),
     ],
 )
@@ -364,7 +239,7 @@ def test_a_wrong_line_is_refused_with_its_file_and_number(folder, tmp_path, name
     assert refusal(write_zip(tmp_path / "ml-1m.zip", official() | {name: content})).startswith(expected)
 
 
-@pytest.mark.parametrize("stars", [0, 6, -1, 10])
+@pytest.mark.parametrize("stars", [0, 6])
 def test_a_rating_outside_1_to_5_is_refused_with_its_line(tmp_path, stars):
     ratings = [*RATINGS[:6], (1, 1, stars, 5), *RATINGS[6:], (1, 2, 9, 5)]
     expected = f": expected a rating from 1 to 5, got {stars}; 2 such rating(s)"
@@ -388,18 +263,17 @@ def test_ratings_of_unknown_users_and_movies_are_dropped_named_and_counted(tmp_p
     assert_same_splits(data, load_movielens(write_folder(tmp_path / "clean", official())))
 
 
-def test_ratings_of_unknown_users_and_movies_are_refused_with_strict_data(tmp_path, capsys):
-    by_stranger = write_folder(tmp_path / "users", official([*RATINGS, (99, 1, 5, 1)]))
-    refusal(by_stranger, "users.dat: expected every rated user_id, 1 missing (99) with 1 ratings", strict_data=True)
-    of_stranger = write_folder(tmp_path / "movies", official([*RATINGS, (1, 99, 5, 1)]))
-    refusal(of_stranger, "movies.dat: expected every rated movie_id, 1 missing (99)", strict_data=True)
+@pytest.mark.parametrize(
+    ("stray", "expected"),
+    [
+        ([(99, 1, 5, 1)], "users.dat: expected every rated user_id, 1 missing (99) with 1 ratings"),
+        ([(1, 99, 5, 1)], "movies.dat: expected every rated movie_id, 1 missing (99)"),
+        ([(user, 1, 5, 1) for user in range(90, 97)], "7 missing (90, 91, 92, 93, 94, ...) with 7 ratings"),
+    ],
+)
+def test_ratings_of_unknown_users_and_movies_are_refused_with_strict_data(tmp_path, capsys, stray, expected):
+    refusal(write_folder(tmp_path / "ml-1m", official([*RATINGS, *stray])), expected, strict_data=True)
     assert capsys.readouterr().out == ""
-
-
-def test_long_lists_of_unknown_ids_are_cut(tmp_path):
-    ratings = RATINGS + [(user, 1, 5, 1) for user in range(90, 97)]
-    path = write_folder(tmp_path / "ml-1m", official(ratings))
-    refusal(path, "7 missing (90, 91, 92, 93, 94, ...) with 7 ratings", strict_data=True)
 
 
 def test_a_user_or_movie_that_comes_twice_is_refused(tmp_path):
@@ -409,79 +283,39 @@ def test_a_user_or_movie_that_comes_twice_is_refused(tmp_path):
     refusal(twice, "movies.dat: expected each movie_id once, got 1 again")
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_too_few_ratings_are_refused(tmp_path, protocol):
-    path = write_folder(tmp_path / "ml-1m", official([(1, 1, 5, 1), (1, 2, 1, 2), (1, 3, 3, 3), (2, 1, 5, 4)]))
-    refusal(path, "valid split: expected at least one row, got none of 3 rows; give more data", protocol=protocol)
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_ratings_of_3_alone_are_refused(tmp_path, protocol):
-    path = write_folder(tmp_path / "ml-1m", official([(*row[:2], 3, row[3]) for row in RATINGS]))
-    refusal(path, "expected at least one row, got none of 0 rows", protocol=protocol)
-
-
-@pytest.mark.parametrize(
-    ("protocol", "stars"), [("strict", 5), ("strict", 1), ("temporal", 5), ("temporal", 1), ("paper", 5)]
-)
-def test_labels_of_one_class_are_refused(tmp_path, protocol, stars):
-    path = write_folder(tmp_path / "ml-1m", official([(*row[:2], stars, row[3]) for row in RATINGS]))
-    refusal(path, f"train split: expected labels 0 and 1, got only {int(stars > 3)}", protocol=protocol)
-
-
-def test_a_csv_with_another_header_is_refused_with_what_is_missing(tmp_path):
-    path = write_csv(tmp_path / "movielens.csv")
-    path.write_bytes(path.read_bytes().replace(b"user_id,movie_id,rating", b"userId,movieId,rating", 1))
-    assert refusal(path).startswith("movielens.csv, line 1: expected the header user_id,movie_id,rating,timestamp,")
-    refusal(path, "got no user_id, movie_id.")
+def test_ratings_of_3_alone_and_under_paper_low_ones_alone_leave_nothing_and_are_refused(tmp_path):
+    middling, low = ([(*row[:2], stars, row[3]) for row in RATINGS] for stars in (3, 1))
+    refusal(write_folder(tmp_path / "3", official(middling)), "expected at least one row, got none of 0 rows")
+    refusal(write_folder(tmp_path / "1", official(low)), "train split", "no row", protocol="paper")
 
 
 # --- damaged and hostile archives
 
-
-@pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.9, 0.99])
-def test_a_truncated_zip_is_refused(tmp_path, share):
-    path = write_zip(tmp_path / "ml-1m.zip", official())
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
-    refusal(path, str(path), "expected a whole zip archive, got a damaged one", "fetch it again")
-
-
-@pytest.mark.parametrize("content", [b"", b"PK", b"<html>404</html>", b"1::1::5::978300760\n" * 100])
-def test_a_zip_that_is_none_is_refused(tmp_path, content):
-    path = tmp_path / "ml-1m.zip"
-    path.write_bytes(content)
-    refusal(path, str(path), "expected a whole zip archive")
-
-
-def test_a_member_that_does_not_fit_its_checksum_is_refused(tmp_path):
-    path = write_zip(tmp_path / "ml-1m.zip", official(), method=zipfile.ZIP_STORED)
-    content = path.read_bytes()
-    line = b"1::1::4::1000\n"
-    assert content.count(line) == 1
-    path.write_bytes(content.replace(line, b"1::1::5::1000\n"))  # a line as good as any
-    refusal(path, "expected a whole zip archive", "Bad CRC-32 for file 'ml-1m/ratings.dat'")
+# How the files are packed, what becomes of the archive's bytes, and what is said of it.
+DAMAGED = {
+    "no archive": (zipfile.ZIP_STORED, lambda content: b"<html>404</html>", "not a zip file"),
+    "empty": (zipfile.ZIP_STORED, lambda content: b"", "not a zip file"),
+    "cut early": (zipfile.ZIP_DEFLATED, lambda content: content[: len(content) // 3], "not a zip file"),
+    "cut late": (zipfile.ZIP_DEFLATED, lambda content: content[:-10], "not a zip file"),
+    "another line": (zipfile.ZIP_STORED, lambda content: content.replace(b"1::1::4::", b"1::1::5::"), "CRC-32"),
+    "deflate": (zipfile.ZIP_DEFLATED, lambda content: content[:60] + bytes(100) + content[160:], "decompressing"),
+    "bzip2": (zipfile.ZIP_BZIP2, lambda content: content.replace(b"1AY&SY", b"1AY&SX"), "data stream"),
+    "lzma": (zipfile.ZIP_LZMA, lambda content: content[:60] + bytes(100) + content[160:], ""),
+    # The first of the flags in the archive's list of its members.
+    "encrypted": (
+        zipfile.ZIP_DEFLATED,
+        lambda content: re.sub(rb"(PK\x01\x02.{4})\x00", rb"\1!", content, flags=re.DOTALL),
+        "encrypted",
+    ),
+}
 
 
-def test_a_member_with_damaged_compression_is_refused(tmp_path, sample_folder):
-    contents = {name: (sample_folder / name).read_bytes() for name in official()}
-    path = write_zip(tmp_path / "ml-1m.zip", contents)
-    content = bytearray(path.read_bytes())
-    content[2000:2100] = bytes(100)
-    path.write_bytes(content)
-    refusal(path, "expected a whole zip archive")
-
-
-def test_an_encrypted_zip_is_refused(tmp_path):
-    path = write_zip(tmp_path / "ml-1m.zip", official())
-    content = bytearray(path.read_bytes())
-    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        start = content.find(signature)
-        while start >= 0:
-            content[start + flags] |= 1
-            start = content.find(signature, start + 1)
-    path.write_bytes(content)
-    refusal(path, str(path), "encrypted")
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_or_encrypted_archive_is_refused(tmp_path, damage):
+    method, change, said = DAMAGED[damage]
+    path = write_zip(tmp_path / "ml-1m.zip", official(), method=method)
+    path.write_bytes(change(path.read_bytes()))
+    refusal(path, f"{path}: expected a whole zip archive, got a damaged one", said, "fetch it again")
 
 
 def test_no_single_wrong_bit_in_a_member_is_read_as_data(tmp_path):
@@ -489,7 +323,7 @@ def test_no_single_wrong_bit_in_a_member_is_read_as_data(tmp_path):
     whole, data = path.read_bytes(), load_movielens(path)
     generator = random.Random(0)
     members = whole.index(b"PK\x01\x02")  # where the members end and their list begins
-    for _ in range(200):
+    for _ in range(50):
         damaged = bytearray(whole)
         damaged[generator.randrange(members)] ^= 1 << generator.randrange(8)
         path.write_bytes(damaged)
@@ -501,7 +335,7 @@ def test_no_single_wrong_bit_in_a_member_is_read_as_data(tmp_path):
             assert other.fingerprint == data.fingerprint
 
 
-@pytest.mark.parametrize("inside", ["../../", "/", "a/../../../", "..\\..\\"])
+@pytest.mark.parametrize("inside", ["../../", "/", "..\\..\\"])
 def test_nothing_is_unpacked_wherever_a_zip_says_that_its_files_go(tmp_path, monkeypatch, inside):
     deep = tmp_path / "a" / "b"
     deep.mkdir(parents=True)
@@ -518,40 +352,18 @@ def test_nothing_is_unpacked_wherever_a_zip_says_that_its_files_go(tmp_path, mon
 # --- the real data
 
 
-def test_the_real_archive_holds_what_its_readme_says(real_movielens):
+def test_the_real_archive_holds_what_its_readme_says_and_strict_splits_hold_all_but_ratings_of_3(real_movielens):
     raw = read_movielens(real_movielens, strict_data=True)
     assert len(raw.ratings) == raw.counts["ratings_read"] == raw.counts["ratings_kept"] == 1_000_209
-    assert len(raw.users) == raw.ratings["user_id"].nunique() == 6_040
-    assert len(raw.movies) == 3_883
-    assert raw.ratings["movie_id"].nunique() == 3_706
+    assert (len(raw.users), len(raw.movies)) == (6_040, 3_883)
+    assert raw.ratings[["user_id", "movie_id"]].nunique().tolist() == [6_040, 3_706]
     assert raw.ratings["rating"].mean() == pytest.approx(3.581564, abs=5e-7)
     assert raw.movies["title"].str.contains("é").any()
-
-
-def test_the_real_strict_splits_hold_all_ratings_but_those_of_3(real_movielens):
     data = load_movielens(real_movielens)
-    assert sum(len(getattr(data, name)) for name in SPLITS) == 739_012
-    assert [data.counts[name] for name in SPLITS] == [532_089, 59_121, 147_802]
+    assert [len(getattr(data, name)) for name in SPLITS] == [532_089, 59_121, 147_802]
     assert data.counts["ratings_of_3_left_out"] == 1_000_209 - 739_012
-    genres = data.item_columns[1]
-    assert (genres.vocabulary_size, genres.maxlen) == (18 + 2, 6)
+    assert (data.item_columns[1].vocabulary_size, data.item_columns[1].maxlen) == (18 + 2, 6)
     assert not data.synthetic
-
-
-def test_all_ratings_low_under_paper_leaves_no_user_and_is_refused(tmp_path):
-    low = [(user, movie, 1, time) for user, movie, _, time in RATINGS]
-    refusal(write_folder(tmp_path / "ml-1m", official(low)), "train split", "no row", protocol="paper")
-
-
-def test_a_member_packed_in_a_broken_other_way_is_refused(tmp_path):
-    path = tmp_path / "ml-1m.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
-        for name, content in official().items():
-            archive.writestr(name, content)
-    content = bytearray(path.read_bytes())
-    content[content.find(b"BZh") + 6] ^= 0xFF
-    path.write_bytes(content)
-    refusal(path, "damaged")
 
 
 def test_an_archive_with_two_files_of_one_name_is_refused(tmp_path):
@@ -561,11 +373,7 @@ def test_an_archive_with_two_files_of_one_name_is_refused(tmp_path):
     refusal(path, "one ratings.dat", "several")
 
 
-def test_one_file_of_the_archive_alone_is_answered_with_its_folder(folder):
-    refusal(folder / "ratings.dat", "name its folder")
-
-
-@pytest.mark.parametrize("probabilities", ["0.5\n", "0.5\n" * 1000, "half\n"])
+@pytest.mark.parametrize("probabilities", ["", "half\n"])
 def test_a_sample_whose_probabilities_do_not_fit_is_refused(folder, probabilities):
     (folder / "probabilities.npy").write_text(probabilities)
     refusal(folder, "probabilities.npy", "was altered")

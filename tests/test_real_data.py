@@ -30,19 +30,22 @@ def auc_on_test(folder, protocol: str) -> float:
     seed_everything(1)
     model = IntTower(data.user_columns, data.item_columns, dnn_hidden_units=(64, 32), init_std=0.01)
     trainer = Trainer(model, seed=1, show_progress=False)
-    trainer.fit(data.train, data.valid, epochs=2, patience=2)
+    trainer.fit(data.train, data.valid, epochs=1, patience=1)
     return evaluate(data.test.labels.numpy(), trainer.predict(data.test))["auc"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["strict", "temporal"])
 def test_shuffled_labels_cannot_be_ranked_under(protocol, shuffled_ratings):
     assert 0.49 < auc_on_test(shuffled_ratings, protocol) < 0.51
 
 
+@pytest.mark.slow
 def test_shuffled_labels_can_be_ranked_under_paper_because_labels_leak(shuffled_ratings):
     assert auc_on_test(shuffled_ratings, "paper") > 0.6
 
 
+@pytest.mark.slow
 def test_a_short_run_of_the_script_on_the_real_archive_learns(real_movielens, tmp_path):
     arguments = ("--data", real_movielens, "--output", tmp_path / "run", "--epochs", "1", "--hidden-units", "64,32")
     result = train(*arguments)

@@ -14,6 +14,8 @@ from experiment.folder import TEST_LOGITS
 from reproduce import parse
 from reproduction.execute import readable, time_left
 
+pytestmark = pytest.mark.slow
+
 TABLE = ("--table", "2", "--protocols", "strict")
 TIMES = ("data_seconds", "train_seconds", "samples_per_second", "evaluation_seconds", "peak_memory_bytes")
 

@@ -1,30 +1,40 @@
-"""The training script as a person runs it: from the shell, on the synthetic sample."""
+"""The training script as a person runs it: from the shell, on the synthetic sample, with every model."""
 
 import json
-import resource
 import shutil
 import signal
 import time
 from pathlib import Path
-from subprocess import Popen
 
 import pytest
-import torch
 from shell import (
+    PROJECT,
     SCRIPT,
     assert_refused,
     assert_same_run,
     copy_of_the_project,
     environment,
+    limited_file_size,
+    run,
     run_in_process,
     start,
     train,
 )
 
+from experiment.folder import open_run_folder
+from experiment.settings import TrainingSettings
+from model import MODELS, model_class
 from preprocessing.encode import load_encoders
+from preprocessing.movielens import load_movielens
 from training.checkpoint import load_checkpoint
+from training.metrics import evaluate
+from training.predict import predict
 
 QUICK = ("--epochs", "3", "--hidden-units", "32,16", "--batch-size", "512")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture(scope="module")
@@ -36,29 +46,23 @@ def finished(sample_folder, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_without_any_data_or_network_it_trains_on_the_sample_and_says_so_loudly(tmp_path):
     project = copy_of_the_project(tmp_path / "project")
-    result = run_in_process(SCRIPT, "--epochs", "6", folder=project)
+    result = run_in_process(SCRIPT, folder=project)
     assert result.returncode == 0, result.stderr
     assert "SYNTHETIC DATA" in result.stdout
     assert "best possible AUC" in result.stdout
     record = json.loads((project / "runs" / "movielens-synthetic-IntTower-strict-seed1023" / "record.json").read_text())
     assert record["synthetic"]
-    assert 0.65 < record["test"]["auc"] < record["best_possible_test_auc"]
+    assert record["history"][0]["valid_auc"] + 0.02 < record["valid"]["auc"]  # it learns, and that is seen
+    assert 0.7 < record["test"]["auc"] < record["best_possible_test_auc"]
 
 
-def test_a_run_leaves_its_record_test_logits_checkpoint_encoders_and_learning_curve(finished):
-    assert sorted(path.name for path in finished.iterdir()) == [
-        "checkpoint.pt",
-        "encoders.json",
-        "learning_curve.png",
-        "record.json",
-        "test_logits.npy",
-    ]
+def test_a_run_leaves_its_results_and_a_record_that_names_everything_that_shaped_them(finished):
+    names = ["checkpoint.pt", "encoders.json", "learning_curve.png", "record.json", "test_logits.npy"]
+    assert sorted(path.name for path in finished.iterdir()) == names
     assert (finished / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_record_names_everything_that_shaped_the_number(finished):
     record = json.loads((finished / "record.json").read_text())
     for name in ("dataset", "fingerprint", "protocol", "model", "settings", "seed", "test", "epochs", "train_seconds"):
         assert record[name] is not None, name
@@ -66,7 +70,7 @@ def test_the_record_names_everything_that_shaped_the_number(finished):
     assert record["settings"]["cir_weight"] > 0
     assert record["samples_per_second"] > 0
     assert record["peak_memory_bytes"] > 2**20
-    assert record["versions"]["torch"] == torch.__version__.split("+")[0] or record["versions"]["torch"]
+    assert record["versions"]["torch"]
     assert "commit" in (record["git"] or {"commit": None})
 
 
@@ -80,56 +84,42 @@ def test_the_saved_encoders_give_raw_ids_the_ids_of_the_vocabulary(finished):
     assert rows["movie_id"] == len(state["best_model"]["item_tower.embedding.tables.0.weight"])
 
 
-def test_paper_reports_the_leak_and_strict_says_why_it_differs(sample_folder, tmp_path):
+def test_a_real_archive_is_set_beside_the_published_figures(sample_folder, tmp_path):
     # The sample's own marks are taken away, so that it reads like the real archive.
-    folder = tmp_path / "ml-1m"
-    shutil.copytree(sample_folder, folder)
+    folder = shutil.copytree(sample_folder, tmp_path / "ml-1m")
     (folder / "probabilities.npy").unlink()
-    paper = train("--data", folder, "--output", tmp_path / "paper", "--protocol", "paper", *QUICK)
+    paper = train("--data", folder, "--output", tmp_path / "paper", "--protocol", "paper", *QUICK, "--epochs", "1")
     assert "labels leak" in paper.stdout
     assert "0.8974" in paper.stdout
-    strict = train("--data", folder, "--output", tmp_path / "strict", *QUICK)
-    assert "not the same measurement" in strict.stdout
 
 
-def test_the_same_command_gives_the_same_weights(finished, sample_folder, tmp_path):
+def test_the_same_command_gives_the_same_weights_and_another_seed_gives_others(finished, sample_folder, tmp_path):
     assert train("--data", sample_folder, "--output", tmp_path / "again", *QUICK).returncode == 0
     assert_same_run(tmp_path / "again", finished)
+    arguments = ("--data", sample_folder, "--output", tmp_path / "other", *QUICK, "--seed", "2")
+    assert train(*arguments).returncode == 0
+    losses = [json.loads((folder / "record.json").read_text())["test"] for folder in (finished, tmp_path / "other")]
+    assert losses[0] != losses[1]
 
 
-def start_and_wait_for_a_checkpoint(folder: Path, *arguments) -> Popen:
-    process = start(SCRIPT, *arguments, "--output", folder)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_a_run_that_is_killed_or_stopped_by_ctrl_c_resumes_bit_for_bit(finished, sample_folder, tmp_path, number, code):
+    # There is a checkpoint after every batch, so the kill falls within an epoch, or between two, or into a write.
+    arguments = ("--data", sample_folder, *QUICK, "--checkpoint-seconds", "0", "--output", tmp_path / "run")
+    process = start(SCRIPT, *arguments)
     deadline = time.monotonic() + 120
-    while not (folder / "checkpoint.pt").exists():
+    while not (tmp_path / "run" / "checkpoint.pt").exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    return process
-
-
-@pytest.mark.parametrize("delay", [0.0, 0.03, 0.1])
-def test_a_killed_run_resumes_bit_for_bit(finished, sample_folder, tmp_path, delay):
-    # There is a checkpoint after every batch, so the kill falls within an epoch, or between two, or into a write.
-    arguments = ("--data", sample_folder, *QUICK, "--checkpoint-seconds", "0")
-    process = start_and_wait_for_a_checkpoint(tmp_path / "run", *arguments)
-    time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    resumed = train(*arguments, "--output", tmp_path / "run", "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    assert_same_run(tmp_path / "run", finished)
-
-
-def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(finished, sample_folder, tmp_path):
-    arguments = ("--data", sample_folder, *QUICK, "--checkpoint-seconds", "0")
-    process = start_and_wait_for_a_checkpoint(tmp_path / "run", *arguments)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "--resume" in stderr
+    assert process.returncode == code
     assert "Traceback" not in stderr
-    assert train(*arguments, "--output", tmp_path / "run", "--resume").returncode == 0
+    assert number == signal.SIGKILL or "--resume" in stderr
+    resumed = train(*arguments, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
     assert_same_run(tmp_path / "run", finished)
 
 
@@ -150,34 +140,43 @@ def test_resuming_a_finished_run_with_more_epochs_goes_on(finished, sample_folde
     assert history[:3] == json.loads((finished / "record.json").read_text())["history"]
 
 
-def test_resuming_a_finished_run_on_other_data_is_refused(finished, sample_folder, tmp_path):
+@pytest.mark.parametrize(
+    ("has_record", "arguments", "fragments"),
+    [
+        (True, (), ("--overwrite", "--resume")),
+        (True, ("--resume", "--field-dim", "8"), ("field_dim is 16 there, 8 here",)),
+        (True, ("--resume", "--model", "DSSM"), ("another run: model is 'IntTower' there, 'DSSM' here",)),
+        (False, ("--resume", "--user-head", "2"), ("user_head is 4 there, 2 here",)),
+        (True, ("--overwrite", "--data", "nowhere"), ("nowhere",)),
+    ],
+)
+def test_another_run_in_the_folder_is_refused_and_left_alone(
+    finished, sample_folder, tmp_path, has_record, arguments, fragments
+):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    if not has_record:
+        (copy / "record.json").unlink()
+    before = contents(copy)
+    assert_refused(train("--data", sample_folder, "--output", copy, *QUICK, *arguments), *fragments)
+    assert contents(copy) == before
+
+
+def test_a_run_on_other_data_is_not_resumed(finished, sample_folder, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
     folder = shutil.copytree(sample_folder, tmp_path / "ml-1m")
     ratings = (folder / "ratings.dat").read_text()
     (folder / "ratings.dat").write_text(ratings.replace("::5::", "::4::", 1))
-    before = (finished / "record.json").read_bytes()
-    assert_refused(train("--data", folder, "--output", finished, "--resume", *QUICK), "data is")
-    assert (finished / "record.json").read_bytes() == before
+    before = contents(copy)
+    assert_refused(train("--data", folder, "--output", copy, "--resume", *QUICK), "data is")
+    (folder / "ratings.dat").write_text(ratings[: ratings.index("\n", len(ratings) // 2)])
+    (folder / "probabilities.npy").unlink()
+    assert_refused(train("--data", folder, "--output", copy, "--resume", *QUICK), "vocabulary sizes")
+    assert contents(copy) == before
 
 
-def test_a_path_that_is_too_long_is_one_line(tmp_path):
-    assert_refused(train("--data", "x" * 5000, "--output", tmp_path / "run"), "name too long")
-
-
-def test_resuming_a_finished_run_with_other_settings_is_refused(finished, sample_folder):
-    before = (finished / "record.json").read_bytes()
-    result = train("--data", sample_folder, "--output", finished, "--resume", *QUICK, "--field-dim", "8")
-    assert_refused(result, "field_dim is 16 there, 8 here")
-    assert (finished / "record.json").read_bytes() == before
-
-
-def test_a_second_run_does_not_replace_the_first_unless_told_to(finished, sample_folder, tmp_path):
-    before = (finished / "record.json").read_bytes()
-    assert_refused(train("--data", sample_folder, "--output", finished, *QUICK), "--overwrite", "--resume")
-    assert (finished / "record.json").read_bytes() == before
+def test_a_run_is_replaced_where_that_is_wanted(finished, sample_folder, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
-    assert_refused(train("--data", tmp_path / "nowhere", "--output", copy, "--overwrite", *QUICK), "nowhere")
-    assert (copy / "record.json").read_bytes() == before
-    again = train("--data", sample_folder, "--output", copy, "--overwrite", "--epochs", "1", *QUICK[2:])
+    again = train("--data", sample_folder, "--output", copy, "--overwrite", *QUICK, "--epochs", "1")
     assert again.returncode == 0, again.stderr
     assert json.loads((copy / "record.json").read_text())["epochs"] == 1
 
@@ -185,28 +184,19 @@ def test_a_second_run_does_not_replace_the_first_unless_told_to(finished, sample
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
-        (("--protocol", "stric"), ("--protocol", "strict", "paper", "temporal")),
-        (("--model", "Nothing"), ("--model", "IntTower")),
-        (("--epochs", "many"), ("--epochs", "many")),
         (("--no-such-flag",), ("--no-such-flag",)),
-        (("--dropout", "1"), ("--dropout", "[0, 1)")),
         (("--levels", "0,7"), ("levels", "0 to 2")),
-        (("--fe-input", "both"), ("output", "input")),
-        (("--device", "tpu"), ("--device", "cpu")),
+        (("--model", "DSSM", "--user-head", "8"), ("--user-head 8", "DSSM", "--model")),
+        (("--data", "x" * 5000), ("name too long",)),
+        (("--data", "nowhere"), ("nowhere",)),
     ],
 )
-def test_a_wrong_flag_is_one_line_and_exit_code_2(arguments, fragments, sample_folder, tmp_path):
+def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(arguments, fragments, sample_folder, tmp_path):
     assert_refused(train("--data", sample_folder, "--output", tmp_path / "run", *arguments), *fragments)
-    assert not (tmp_path / "run" / "record.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_cuda_without_cuda_is_refused(sample_folder, tmp_path):
-    assert_refused(train("--data", sample_folder, "--device", "cuda", "--output", tmp_path / "run"), "--device cpu")
-
-
-def test_a_named_path_that_is_missing_is_an_error_and_never_a_fallback(tmp_path):
-    assert_refused(train("--data", tmp_path / "nowhere", "--output", tmp_path / "run"), "nowhere")
+def test_a_path_that_the_environment_names_and_is_empty_is_an_error_and_never_a_fallback(tmp_path):
     empty = environment(INTTOWER_DATA=str(tmp_path))
     assert_refused(train("--output", tmp_path / "run", env=empty), "$INTTOWER_DATA")
     assert not (tmp_path / "run").exists()
@@ -220,34 +210,10 @@ def test_a_faulty_rating_is_named_by_file_and_line(sample_folder, tmp_path):
     assert_refused(train("--data", folder, "--output", tmp_path / "run"), "ratings.dat, line 7", "4 columns")
 
 
-def test_a_checkpoint_of_another_model_is_refused_and_left_alone(finished, sample_folder, tmp_path):
-    copy = shutil.copytree(finished, tmp_path / "copy")
-    (copy / "record.json").unlink()
-    before = (copy / "checkpoint.pt").read_bytes()
-    result = train("--data", sample_folder, "--output", copy, "--resume", *QUICK, "--user-head", "2")
-    assert_refused(result, "user_head is 4 there, 2 here")
-    assert (copy / "checkpoint.pt").read_bytes() == before
-
-
-def test_a_checkpoint_of_another_vocabulary_is_refused(finished, sample_folder, tmp_path):
-    copy = shutil.copytree(finished, tmp_path / "copy")
-    (copy / "record.json").unlink()
-    folder = shutil.copytree(sample_folder, tmp_path / "ml-1m")
-    ratings = (folder / "ratings.dat").read_text().splitlines()
-    (folder / "ratings.dat").write_text("\n".join(ratings[: len(ratings) // 2]))
-    (folder / "probabilities.npy").unlink()
-    before = (copy / "encoders.json").read_bytes()
-    assert_refused(train("--data", folder, "--output", copy, "--resume", *QUICK), "vocabulary sizes")
-    assert (copy / "encoders.json").read_bytes() == before
-
-
 def test_a_disk_that_refuses_while_saving_is_one_line_and_leaves_no_half_file(sample_folder, tmp_path):
-    # The checkpoint is larger than the size that files may have in this process.
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # noqa: E731
-    result = run_in_process(SCRIPT, "--data", sample_folder, "--output", tmp_path / "run", *QUICK, preexec_fn=limit)
-    assert result.returncode == 2, result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
-    assert "checkpoint.pt: could not be saved" in result.stderr
+    with limited_file_size(60_000):  # less than the checkpoint needs
+        result = train("--data", sample_folder, "--output", tmp_path / "run", *QUICK)
+    assert_refused(result, "checkpoint.pt: could not be saved")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["encoders.json"]
 
 
@@ -258,15 +224,6 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(sample_folde
     assert "Traceback" not in result.stderr
 
 
-def test_help_explains_every_flag():
-    result = train("--help")
-    assert result.returncode == 0
-    for flag in ("--data", "--protocol", "--model", "--epochs", "--patience", "--batch-size", "--lr", "--dropout"):
-        assert flag in result.stdout
-    for flag in ("--embedding-dim", "--seed", "--device", "--output", "--resume", "--user-head", "--cir-weight"):
-        assert flag in result.stdout
-
-
 def test_the_released_settings_are_a_preset_that_flags_overrule(sample_folder, tmp_path):
     arguments = ("--data", sample_folder, "--output", tmp_path / "run", "--preset", "released", "--epochs", "1")
     result = train(*arguments, "--field-dim", "8")
@@ -275,3 +232,44 @@ def test_the_released_settings_are_a_preset_that_flags_overrule(sample_folder, t
     assert (settings["user_head"], settings["item_head"], settings["field_dim"]) == (32, 32, 8)
     assert settings["fe_input"] == "input"
     assert settings["cir_weight"] == 0
+
+
+# IntTower itself is trained, killed and resumed above; of the others one of ours is resumed and one of deepctr-torch's.
+@pytest.mark.parametrize("model", sorted(MODELS.keys() - {"IntTower"}))
+def test_a_model_trains_saves_loads_and_resumes(model, sample_folder, tmp_path):
+    layers = {} if model == "LR" else {"dnn_hidden_units": (32, 16)}  # LR has no layers, and says so
+    arguments = ("--data", sample_folder, "--model", model, "--batch-size", "512")
+    arguments += ("--hidden-units", "32,16") if layers else ()
+    whole = train(*arguments, "--output", tmp_path / "whole", "--epochs", "2")
+    assert whole.returncode == 0, whole.stderr
+    assert model in whole.stdout
+
+    record = json.loads((tmp_path / "whole" / "record.json").read_text())
+    assert record["model"] == model
+    data = load_movielens(sample_folder)
+    loaded = model_class(model).from_columns(data.user_columns, data.item_columns, **layers)
+    loaded.load_state_dict(load_checkpoint(tmp_path / "whole" / "checkpoint.pt")["best_model"])
+    test = evaluate(data.test.labels.numpy(), predict(loaded, data.test), data.test.groups)
+    assert test == pytest.approx(record["test"], abs=1e-6)
+
+    if model in ("DAT", "DCN"):
+        for more in (("--epochs", "1"), ("--epochs", "2", "--resume")):
+            assert train(*arguments, "--output", tmp_path / "resumed", *more).returncode == 0
+        assert_same_run(tmp_path / "resumed", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("module", "model"), [("dcn", "DCN"), ("deepctr", "xDeepFM")])
+def test_editing_one_import_swaps_the_model(module, model, sample_folder, tmp_path):
+    line = "from model.IntTower import IntTower as Model\n"
+    script = (PROJECT / SCRIPT).read_text()
+    assert line in script
+    (tmp_path / SCRIPT).write_text(script.replace(line, f"from model.{module} import {model} as Model\n"))
+    arguments = ("--data", sample_folder, "--epochs", "1", "--hidden-units", "16,8", "--output", tmp_path / "run")
+    result = run(tmp_path / SCRIPT, *arguments)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "run" / "record.json").read_text())["model"] == model
+
+
+def test_a_runs_folder_is_called_after_its_data_model_protocol_and_seed():
+    settings = TrainingSettings(protocol="paper", seed=7)
+    assert open_run_folder(settings, "movielens", "DCN") == Path("runs/movielens-DCN-paper-seed7")

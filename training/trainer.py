@@ -139,11 +139,11 @@ class Trainer:
                 self._end_epoch({} if valid is None else self._validate(valid), epochs, patience)
                 if after_epoch is not None:
                     progress.finished = after_epoch(progress.history[-1]) or progress.finished
-                elif self.show_progress:
+                self._save()  # first: where nobody reads what is printed, that raises
+                if after_epoch is None and self.show_progress:
                     self._print_epoch()
                 if on_epoch is not None:
                     on_epoch(progress.history[-1])
-                self._save()
                 if stop_requested.is_set() and not progress.finished:
                     self._stop()
         if self.best_weights:
