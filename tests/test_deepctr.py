@@ -74,8 +74,9 @@ def matrix(own: nn.Module, features: dict[str, Tensor]) -> Tensor:
 def test_the_probability_is_deepctr_torchs_own(name):
     ours, own = pair(name)
     features = random_features(ALL_COLUMNS, num_rows=8)
-    probabilities = ours.eval()(features).sigmoid()
-    assert probabilities.std() > 1e-3
+    logits = ours.eval()(features)
+    assert logits.std() > 1e-3
+    probabilities = logits.sigmoid()
     torch.testing.assert_close(probabilities, own.eval()(matrix(own, features))[:, 0])
 
 
