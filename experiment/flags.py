@@ -39,6 +39,9 @@ def integers(text: str) -> list[int]:
 def levels(text: str) -> str | list[int]:
     """Parse `all`, `last` or `0,2`."""
     try:
-        return text if text in ("all", "last") else integers(text)
+        indices = text if text in ("all", "last") else integers(text)
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"expected all, last or indices such as 0,2, got {text!r}") from None
+    if len(set(indices)) < len(indices) and text not in ("all", "last"):
+        raise argparse.ArgumentTypeError(f"expected each index once, got {text!r}")
+    return indices

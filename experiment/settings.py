@@ -118,7 +118,7 @@ class TrainingSettings(ModelSettings):
     seed: int = option(1023, "of weights, dropout and the order of rows")
     split_seed: int = option(1023, "of the random splits and the folds of label means")
     device: str = option("auto", DEVICES)
-    strict_data: bool = option(False, "refuse rows whose user or item is missing from its table")
+    strict_data: bool = option(False, "refuse rows whose user or item is missing from its table, and repeated rows")
     output: str | None = option(None, "folder of this run (default runs/<dataset>-<model>-<protocol>-seed<n>)")
     checkpoint_seconds: float = option(60.0, "seconds between checkpoints within an epoch; each epoch's end has one")
     resume: bool = option(False, "go on from the checkpoint in the run's folder")

@@ -9,7 +9,7 @@ SIMILARITIES = ("temperature", "paper", "dot")
 
 
 def parse_levels(levels: str | list[int], num_layers: int) -> list[int]:
-    """Indices of the scored user layers, ascending; raises UserError for any that do not exist."""
+    """Indices of the scored user layers, ascending; raises UserError for one that does not exist or stands twice."""
     if levels == "all":
         return list(range(num_layers))
     if levels == "last":
@@ -17,4 +17,6 @@ def parse_levels(levels: str | list[int], num_layers: int) -> list[int]:
     exist = isinstance(levels, list | tuple) and all(level in range(num_layers) for level in levels)
     if not levels or not exist:
         raise UserError(f"levels: expected 'all', 'last' or indices from 0 to {num_layers - 1}, got {levels!r}.")
-    return sorted(set(levels))
+    if len(set(levels)) < len(levels):
+        raise UserError(f"levels: expected each index once, got {levels!r}; leave out the repeated ones.")
+    return sorted(levels)

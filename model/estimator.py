@@ -93,6 +93,39 @@ class Estimator(nn.Module):
         """The constructor under the name and with the columns that every model here takes."""
         return cls(user_feature_columns, item_feature_columns, **options)
 
+    def __call__(self, *arguments, **options):
+        """As of any module; where it fails for a feature that the columns do not allow, a UserError names that one.
+
+        Nothing is looked at before: in training each batch was checked when its table was made.
+        """
+        try:
+            return super().__call__(*arguments, **options)
+        except (IndexError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+            features = arguments[0] if arguments else options.get("features")
+            fault = self._fault_of(features)
+            if fault is None:
+                raise
+            raise UserError(fault) from error
+
+    def _fault_of(self, features) -> str | None:
+        """What is wrong with the features of a batch, in a line; None where nothing is."""
+        if not isinstance(features, Mapping):
+            got = type(features).__name__
+            return f"features: expected a dict of tensors by column name, got {got}; name each one's column."
+        for name in self.feature_index:
+            if not isinstance(features.get(name), Tensor):
+                got = type(features[name]).__name__ if name in features else "none"
+                return f"features: expected a tensor for {name!r}, got {got}; add or convert it."
+        for column in self.columns:
+            values = features[column.name]
+            if isinstance(column, DenseFeat) or not values.numel() or values.device.type != "cpu":
+                continue  # a GPU whose kernel failed answers no more
+            if values.is_floating_point() or values.is_complex():
+                return f"features: expected whole numbers for {column.name!r}, got {values.dtype}; use .long()."
+            if fault := _ids_out_of_range("features", column, int(values.min()), int(values.max())):
+                return fault
+        return None
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
@@ -160,6 +193,7 @@ class Estimator(nn.Module):
             raise UserError("fit: expected a compiled model; call compile(optimizer, loss, metrics) first.")
         if x is None or y is None:
             raise UserError("fit: expected features x and labels y, got none.")
+        batch_size = self._checked_batch_size(batch_size)
         train, valid = self._table(x, y), None
         if validation_data:
             if len(validation_data) not in (2, 3):
@@ -170,6 +204,10 @@ class Estimator(nn.Module):
         elif 0 < validation_split < 1:
             split_at = int(len(train) * (1 - validation_split))
             train, valid = _rows(train, slice(0, split_at)), _rows(train, slice(split_at, None))
+        if verbose:
+            self._check_classes(train, "y")
+        if valid is not None:
+            self._check_classes(valid, "validation labels")
         self.history, self.stop_training = History(), False
 
         def tell(event: str, *arguments) -> None:
@@ -180,7 +218,7 @@ class Estimator(nn.Module):
         tell("on_train_begin")
         trainer = Trainer(
             self,
-            batch_size=batch_size or 256,
+            batch_size=batch_size,
             device=self.device,
             seed=int(torch.randint(2**31, ())),
             optimizer=self.optim,
@@ -216,7 +254,9 @@ class Estimator(nn.Module):
 
     def evaluate(self, x: Mapping | list, y: np.ndarray, batch_size: int = 256) -> dict[str, float]:
         """The compiled metrics by name; `batch_size` is taken for the signature's sake, see `predict`."""
-        return self._metrics_on(self._table(x, y))
+        table = self._table(x, y)
+        self._check_classes(table, "y")
+        return self._metrics_on(table)
 
     def predict(self, x: Mapping | list, batch_size: int = 256) -> np.ndarray:
         """Probabilities (N, 1) float64, in evaluation mode.
@@ -225,6 +265,25 @@ class Estimator(nn.Module):
         there for the signature's sake.
         """
         return self._probabilities(self._table(x, None))[:, None]
+
+    def _checked_batch_size(self, batch_size: int | None) -> int:
+        """The batch size, 256 where there is none; raises UserError for one that the model cannot be trained with."""
+        if not batch_size:
+            return 256
+        least = 2 if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules()) else 1
+        if not isinstance(batch_size, int | np.integer) or batch_size < least:
+            why = ", since batch norm has no variance over one row" if least == 2 else ""
+            raise UserError(f"batch_size: expected a whole number of at least {least}{why}, got {batch_size!r}.")
+        return int(batch_size)
+
+    def _check_classes(self, table: Table, where: str) -> None:
+        """Raise UserError where an AUC is wanted of rows that are all of one class, or none: it has none."""
+        if "auc" in getattr(self, "metrics", {}) and len(table.labels.unique()) < 2:
+            got = f"{table.labels[0]:g} alone" if len(table) else "no row"
+            raise UserError(
+                f"{where}: expected labels 0 and 1, got {got}, which has no AUC; give rows of both, or compile without "
+                "the metric 'auc'."
+            )
 
     def _metrics_on(self, table: Table) -> dict[str, float]:
         if not hasattr(self, "metrics"):
@@ -277,13 +336,20 @@ def _tensor(name: str, values, column) -> Tensor:
         if not np.isfinite(array).all():
             raise UserError(f"x: expected finite numbers for {name!r}, got NaN or infinite ones; fill or drop them.")
         return torch.from_numpy(array.astype(np.float32))
-    if column is not None and array.size and not 0 <= array.min() <= array.max() < column.vocabulary_size:
-        raise UserError(
-            f"x: expected ids from 0 to {column.vocabulary_size - 1} for {name!r}, got {array.min()} to {array.max()}; "
-            "give unseen values an id of their own, or enlarge vocabulary_size."
-        )
+    if column is not None and array.size and (fault := _ids_out_of_range("x", column, array.min(), array.max())):
+        raise UserError(fault)
     ids = torch.from_numpy(array.astype(np.int32))
     return ids if isinstance(column, VarLenSparseFeat) else ids[:, 0]
+
+
+def _ids_out_of_range(where: str, column, least, largest) -> str | None:
+    """The line to say so; None where they are in range."""
+    if 0 <= least <= largest < column.vocabulary_size:
+        return None
+    return (
+        f"{where}: expected ids from 0 to {column.vocabulary_size - 1} for {column.name!r}, got {least} to {largest}; "
+        "give unseen values an id of their own, or enlarge vocabulary_size."
+    )
 
 
 def _labels(y, num_rows: int) -> Tensor:

@@ -16,31 +16,38 @@ import pandas as pd
 
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
+from preprocessing.ids import INT64, is_whole, places
 from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
 
 PAD, OOV, FIRST_ID = 0, 1, 2
 
 
-def fit_vocabulary(train_values: pd.Series | np.ndarray) -> pd.Index:
-    """The distinct training values in sorted order; the value at position i has the id i + 2."""
-    distinct = pd.Index(pd.Series(train_values).dropna().unique()).sort_values()
+def fit_vocabulary(train_values: pd.Series | np.ndarray, name: str = "values") -> pd.Index:
+    """The distinct training values in sorted order; the value at position i has the id i + 2.
+
+    Raises UserError for text among numbers, and for whole numbers beyond 64 bits; `name` says in which column.
+    """
+    try:
+        distinct = pd.Index(pd.Series(train_values).dropna().unique()).sort_values()
+    except TypeError as error:
+        raise UserError(f"{name}: expected text or numbers, got both ({error}); convert the column.") from error
+    if isinstance(distinct.dtype, pd.CategoricalDtype):
+        distinct = distinct.astype(distinct.categories.dtype)
+    if is_whole(distinct):
+        if len(distinct) and not INT64.min <= distinct[0] <= distinct[-1] <= INT64.max:
+            raise UserError(f"{name}: expected whole numbers of 64 bits, got {distinct[-1]}; give the column as text.")
+        return distinct.astype(np.int64)
     # A column of whole numbers with gaps is read as float.
-    is_whole = distinct.dtype.kind == "f" and (distinct % 1 == 0).all() and (abs(distinct) < 2**53).all()
-    return distinct.astype(np.int64) if is_whole else distinct
+    has_gaps = distinct.dtype.kind == "f" and (distinct % 1 == 0).all() and (abs(distinct) < 2**53).all()
+    return distinct.astype(np.int64) if has_gaps else distinct
 
 
-def encode(values: pd.Series | np.ndarray, vocabulary: pd.Index) -> np.ndarray:
-    """Ids of values, int32 of the same length; a value outside the vocabulary becomes OOV."""
-    return (_places(values, vocabulary) + FIRST_ID).astype(np.int32)
+def encode(values: pd.Series | np.ndarray, vocabulary: pd.Index, name: str = "values") -> np.ndarray:
+    """Ids of values, int32 of the same length; a value outside the vocabulary becomes OOV.
 
-
-def _places(values: pd.Series | np.ndarray, vocabulary: pd.Index) -> np.ndarray:
-    """Where values stand in a vocabulary, -1 for one that does not."""
-    index = pd.Index(values)
-    if vocabulary.inferred_type == "integer" and index.inferred_type != "integer":
-        # Raw ids often arrive as text, and "42" must not be served as an unknown user.
-        index = pd.Index(pd.to_numeric(index, errors="coerce"))
-    return vocabulary.get_indexer(index)
+    Raises UserError for a value that is refused, see preprocessing/ids.py; `name` says in which column.
+    """
+    return (places(values, vocabulary, name) + FIRST_ID).astype(np.int32)
 
 
 @dataclass
@@ -68,19 +75,22 @@ class SparseField:
 
     @classmethod
     def fit(cls, name: str, train_values: pd.Series) -> SparseField:
-        return cls(name, fit_vocabulary(train_values))
+        return cls(name, fit_vocabulary(train_values, name))
 
     def column(self, embedding_dim: int) -> SparseFeat:
         return SparseFeat(self.name, len(self.vocabulary) + FIRST_ID, embedding_dim=embedding_dim, dtype="int32")
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         """(N,) int32."""
-        return encode(frame[self.name], self.vocabulary)
+        return encode(frame[self.name], self.vocabulary, self.name)
 
 
 @dataclass
 class VarLenField:
-    """A raw column of value lists written as `a|b|c`, as ids padded with 0 to max_length; mean-pooled."""
+    """A raw column of value lists written as `a|b|c`, as ids padded with 0 to max_length; mean-pooled.
+
+    A list or tuple of text is taken too. An empty part, as in `a||b` or `a|`, is no value.
+    """
 
     name: str
     vocabulary: pd.Index
@@ -90,10 +100,9 @@ class VarLenField:
 
     @classmethod
     def fit(cls, name: str, train_values: pd.Series) -> VarLenField:
-        distinct = train_values[train_values != ""].drop_duplicates()  # an empty list has no value to learn
-        lists = distinct.str.split(cls.SEPARATOR, regex=False)
-        max_length = int(lists.str.len().max()) if len(lists) else 1
-        return cls(name, fit_vocabulary(lists.explode()), max(max_length, 1))
+        lists = [cls._parts(text) for text in _texts(train_values, name).dropna().unique()]
+        vocabulary = fit_vocabulary(pd.Series([value for values in lists for value in values], dtype=object))
+        return cls(name, vocabulary, max([1, *map(len, lists)]))
 
     def column(self, embedding_dim: int) -> VarLenSparseFeat:
         sparse = SparseFeat(self.name, len(self.vocabulary) + FIRST_ID, embedding_dim=embedding_dim, dtype="int32")
@@ -101,13 +110,35 @@ class VarLenField:
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         """(N, max_length) int32; an empty list is one OOV value, and values past max_length are left out."""
-        codes, distinct = pd.factorize(frame[self.name])
+        codes, distinct = pd.factorize(_texts(frame[self.name], self.name))
         ids = np.full((len(distinct) + 1, self.max_length), PAD, dtype=np.int32)
-        ids[-1, 0] = OOV  # factorize gives a missing value the code -1
+        ids[:, 0] = OOV  # factorize gives a missing value the code -1
         for row, text in enumerate(distinct):
-            values = text.split(self.SEPARATOR)[: self.max_length]
-            ids[row, : len(values)] = encode(np.array(values, dtype=object), self.vocabulary)
+            values = self._parts(text)[: self.max_length]
+            ids[row, : len(values)] = encode(np.array(values, dtype=object), self.vocabulary, self.name)
         return ids[codes]
+
+    @classmethod
+    def _parts(cls, text: str) -> list[str]:
+        return [part for part in text.split(cls.SEPARATOR) if part]
+
+
+def _texts(values: pd.Series, name: str) -> pd.Series:
+    """A column of lists as text, missing ones left so; raises UserError for a value that is no list of text."""
+    if pd.api.types.infer_dtype(values, skipna=True) in ("string", "empty"):
+        return values
+    joined = np.full(len(values), None, dtype=object)
+    for row, value in enumerate(values):
+        if isinstance(value, list | tuple | np.ndarray) and all(isinstance(part, str) for part in value):
+            joined[row] = VarLenField.SEPARATOR.join(value)
+        elif isinstance(value, str):
+            joined[row] = value
+        elif isinstance(value, list | tuple | dict | set | np.ndarray) or not pd.isna(value):
+            raise UserError(
+                f"{name}: expected text such as 'a|b', or a list of text, got {value!r:.60} ({type(value).__name__}) "
+                f"in row {row}; convert the column."
+            )
+    return pd.Series(joined, index=values.index)
 
 
 @dataclass
@@ -144,6 +175,8 @@ class NumberField:
 def _numbers(values: pd.Series) -> pd.Series:
     """Finite numbers of at least 0; NaN for anything else."""
     numbers = pd.to_numeric(values, errors="coerce")
+    if numbers.dtype.kind == "c":
+        numbers = pd.Series(numbers.to_numpy().real, index=numbers.index).where(numbers.to_numpy().imag == 0)
     return numbers.where((numbers >= 0) & np.isfinite(numbers))
 
 
@@ -180,12 +213,8 @@ class MeanField:
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         """(N, 1) float32."""
-        return self.scaler.transform(look_up(frame[self.key], self.keys, self.means, self.prior))[:, None]
-
-
-def look_up(values: pd.Series, keys: pd.Index, means: np.ndarray, prior: float) -> np.ndarray:
-    """The mean of each value's key, float64 of the same length; the prior where the key is unknown."""
-    return np.append(means, prior)[_places(values, keys)]
+        means = np.append(self.means, self.prior)  # the last one is an unknown key's, whose place is -1
+        return self.scaler.transform(means[places(frame[self.key], self.keys, self.key)])[:, None]
 
 
 Field = SparseField | VarLenField | NumberField | MissingField | MeanField
@@ -202,12 +231,29 @@ class TowerEncoder:
         return [field.column(embedding_dim) for field in self.fields]
 
     def encode(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Features of raw rows, by field name. Raises UserError where a raw column is missing."""
-        for field in self.fields:
-            source = getattr(field, "key", None) or getattr(field, "source", field.name)
-            if source not in frame.columns:
-                raise UserError(f"encode: expected a column {source!r}, got {list(frame.columns)}; add it.")
+        """Features of raw rows, by field name.
+
+        Raises UserError where a raw column is missing or there twice, and for a value that is refused (see
+        preprocessing/ids.py).
+        """
+        if not isinstance(frame, pd.DataFrame):
+            raise UserError(
+                f"encode: expected a pandas DataFrame, a row for each user or item, got {type(frame).__name__}; "
+                "make one of it."
+            )
+        columns = list(frame.columns)
+        for source in self.sources:
+            if source not in columns:
+                raise UserError(f"encode: expected a column {source!r}, got {columns}; add it.")
+            if columns.count(source) > 1:
+                raise UserError(f"encode: expected one column {source!r}, got {columns.count(source)}; keep one.")
         return {field.name: field.encode(frame) for field in self.fields}
+
+    @property
+    def sources(self) -> list[str]:
+        """The raw columns that the fields are made of, each once."""
+        of_fields = (getattr(field, "key", None) or getattr(field, "source", field.name) for field in self.fields)
+        return list(dict.fromkeys(of_fields))
 
     @property
     def id_column(self) -> str:

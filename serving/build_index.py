@@ -20,7 +20,7 @@ from serving.choices import DTYPES
 def constant(text: str) -> tuple[str, str]:
     """Parse `pid=430548_1007`."""
     column, equals, value = text.partition("=")
-    if not equals:
+    if not (equals and column):
         raise argparse.ArgumentTypeError(f"expected COLUMN=VALUE, got {text!r}")
     return column, value
 
@@ -40,6 +40,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32", choices=DTYPES, help="how an item's heads are kept")
     parser.add_argument("--levels", default="all", type=levels, help="IntTower: levels to serve: all, last, or 0,2")
     arguments = parser.parse_args(words)
+    named = [column for column, _ in arguments.set]
+    if len(set(named)) < len(named):
+        parser.error(f"--set: expected each column once, got {', '.join(named)}")
     check_run_folder(arguments.run)
     return arguments
 
@@ -47,9 +50,11 @@ def parse(words: list[str]) -> argparse.Namespace:
 if __name__ == "__main__":
     arguments = read_command_line(parse)  # before the imports below, which take seconds
 
+import csv
 import hashlib
+import io
 import json
-import shutil
+import os
 from pathlib import Path
 
 import numpy as np
@@ -60,17 +65,23 @@ from preprocessing.alibaba import read_alibaba
 from preprocessing.amazon import locate_amazon, read_amazon
 from preprocessing.errors import UserError
 from preprocessing.files import write_array, write_atomically
+from preprocessing.gzip_lines import OR_LATIN_1, opened
 from preprocessing.movielens import locate_movielens, read_movielens
 from preprocessing.sources import alibaba_files
+from preprocessing.text_tables import check_header
 from serving.index_files import (
     HEADS,
     IDS,
+    PROGRESS,
     SCALES,
     Form,
     Manifest,
+    is_made,
+    make_marked,
     new_name,
     next_generation,
     only_writer,
+    remove_made,
     segment_entry,
     write_manifest,
 )
@@ -79,7 +90,7 @@ from serving.item_index import ItemIndex
 from serving.quantisation import check_finite, quantise
 from serving.trained_run import BATCH, TrainedRun, load_run
 
-BUILDING, PROGRESS = "building", "progress.json"
+BUILDING = "building"
 
 
 def build_index(run: TrainedRun, items: pd.DataFrame, folder: str | Path, dtype: str = "float32") -> ItemIndex:
@@ -90,35 +101,28 @@ def build_index(run: TrainedRun, items: pd.DataFrame, folder: str | Path, dtype:
         items: a row each, with the raw columns of the item tower; the run's `item_id` names them.
         folder: where the index will stand.
         dtype: float32, float16 or int8; see serving/quantisation.py.
-    Raises UserError where an item has no id, an id occurs twice, a column is missing, or a number is not finite.
+    Raises UserError where an item has no id or one of another kind than training saw, an id occurs twice, a column is
+    missing, or a number is not finite.
     """
     folder = Path(folder)
     if run.item_id not in items.columns:
         raise UserError(f"items: expected a column {run.item_id!r}, got {list(items.columns)}; add it.")
-    ids = as_ids(_typed(items[run.item_id], run))
+    if list(items.columns).count(run.item_id) > 1:
+        raise UserError(f"items: expected one column {run.item_id!r}, got several; keep one.")
+    known = next(field.vocabulary for field in run.item_encoder.fields if field.name == run.item_id)
+    ids = as_ids(items[run.item_id], known, f"items, {run.item_id}")
     order = np.argsort(ids, kind="stable")
     ids, items = ids[order], items.iloc[order]
     with only_writer(folder):
+        generation = next_generation(folder)  # refuses the manifest of something else before the work is done
         place = folder / BUILDING
         _encode_into(place, run, items, ids, dtype)
         write_array(place / IDS, ids)
         (place / PROGRESS).unlink(missing_ok=True)
         named = place.rename(folder / new_name())
         entries = [segment_entry(named)] if len(ids) else []
-        write_manifest(folder, Manifest(form_of(run, dtype), next_generation(folder), entries))
+        write_manifest(folder, Manifest(form_of(run, dtype), generation, entries))
     return ItemIndex(folder, run.checkpoint)
-
-
-def _typed(ids: pd.Series, run: TrainedRun) -> pd.Series:
-    """Ids in the type that training saw them in: whole numbers come out of a CSV file as text."""
-    vocabulary = next(field.vocabulary for field in run.item_encoder.fields if field.name == run.item_id)
-    if vocabulary.inferred_type != "integer" or ids.dtype.kind == "i":
-        return ids
-    numbers = pd.to_numeric(ids, errors="coerce")
-    if (numbers % 1 != 0).any():
-        odd = ids[numbers % 1 != 0].iloc[0]
-        raise UserError(f"items: expected whole numbers as {run.item_id}, got {odd!r}; mend or remove its row.")
-    return numbers.astype(np.int64)
 
 
 def form_of(run: TrainedRun, dtype: str) -> Form:
@@ -141,8 +145,14 @@ def _encode_into(place: Path, run: TrainedRun, items: pd.DataFrame, ids: np.ndar
     identity = _identity(run, items, dtype)
     done = _done(place, identity)
     if not done:
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
+        if is_made(place):
+            remove_made(place)
+        if os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir())):
+            raise UserError(
+                f"{place}: expected a free name, or what a stopped build left, got something else; rename it, or "
+                "choose another folder for the index."
+            )
+        make_marked(place)
     shape = (run.heads.num_heads, len(items), run.heads.head_dim)
     heads = _opened(place / HEADS, shape, dtype, done)
     scales = _opened(place / SCALES, shape[1:2], "float32", done) if dtype == "int8" else None
@@ -167,7 +177,10 @@ def _opened(path: Path, shape: tuple, dtype: str, done: int) -> np.memmap:
 
 
 def _identity(run: TrainedRun, items: pd.DataFrame, dtype: str) -> str:
-    hashes = pd.util.hash_pandas_object(items, index=False).to_numpy()
+    try:
+        hashes = pd.util.hash_pandas_object(items, index=False).to_numpy()
+    except TypeError:  # lists, which have no hash
+        hashes = pd.util.hash_pandas_object(items.map(repr), index=False).to_numpy()
     kind = json.dumps([run.checkpoint, dtype, list(items.columns)])
     return hashlib.sha256(kind.encode() + hashes.tobytes()).hexdigest()
 
@@ -192,17 +205,39 @@ ITEM_TABLES = {
 def read_items(run: TrainedRun, path: str | None, data: str | None, constants: dict[str, str]) -> pd.DataFrame:
     """Raw items: of a CSV file, or else of the dataset that the run was trained on; constants are added as columns."""
     if path is not None:
-        try:
-            items = pd.read_csv(path, dtype=str, keep_default_na=False)
-        except (ValueError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{path}: expected a CSV file with a header, got one that cannot be read ({error})."
-            ) from error
+        items = _read_csv(Path(path), [column for column in run.item_encoder.sources if column not in constants])
     elif run.item_id in ITEM_TABLES:
         items = ITEM_TABLES[run.item_id](data)
     else:
         raise UserError(f"--items: expected a CSV file with a column {run.item_id!r}, got none; name one.")
     return items.assign(**constants)
+
+
+def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
+    """The text of a CSV file, packed by gzip or not, that has these columns and whose rows are as long as its header.
+
+    pandas takes the first column for an index where rows are longer by one, fills up short ones, and renames a column
+    that is there twice, all without a word.
+    """
+    rows = []
+    with opened(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", errors=OR_LATIN_1, newline="") as file:
+        reader = csv.reader(file, strict=True)  # which refuses a quote that is never closed
+        try:
+            header = [name.strip() for name in next(reader, [])]
+            check_header(path.name, header, columns)
+            for row in reader:
+                if row and len(row) != len(header):
+                    raise UserError(
+                        f"{path.name}, line {reader.line_num}: expected {len(header)} columns ({', '.join(header)}), "
+                        f"got {len(row)}; mend or remove the line."
+                    )
+                if row:  # else a blank line
+                    rows.append(row)
+        except csv.Error as error:
+            raise UserError(
+                f"{path.name}, line {reader.line_num}: expected comma-separated text, got {error}; mend the line."
+            ) from error
+    return pd.DataFrame(rows, columns=header, dtype=object)
 
 
 def main(arguments: argparse.Namespace) -> None:

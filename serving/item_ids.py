@@ -1,4 +1,4 @@
-"""Raw ids of items: as an index keeps them, and where each of them stands in it."""
+"""Raw ids of items: as an index keeps them, and where each of them stands in it. The rule is preprocessing/ids.py's."""
 
 from __future__ import annotations
 
@@ -6,20 +6,44 @@ import numpy as np
 import pandas as pd
 
 from preprocessing.errors import UserError
+from preprocessing.ids import is_text, is_whole, places, texts, whole_numbers
 
 
-def as_ids(values) -> np.ndarray:
-    """Item ids as they are stored, (N,) int64 or text; raises UserError where one is missing or occurs twice."""
-    values = pd.Series(np.asarray(values))
+def as_ids(values, known: pd.Index | None = None, name: str = "ids") -> np.ndarray:
+    """Item ids as they are stored, (N,) int64 or text.
+
+    Args:
+        known: ids that training saw, of whose kind these must be; without them, text or whole numbers.
+        name: what an error calls the column.
+    Raises UserError where one is missing or empty, occurs twice, or is not exactly of that kind.
+    """
+    values = pd.Series(values, dtype=object) if isinstance(values, list | tuple) else pd.Series(values)
+    values = values.reset_index(drop=True)
     if values.isna().any():
-        raise UserError(f"ids: expected an id for each item, got none in row {int(values.isna().argmax())}.")
-    if values.dtype.kind == "f" and (values % 1 == 0).all():
-        values = values.astype(np.int64)
-    ids = values.to_numpy(np.int64) if values.dtype.kind in "iu" else values.to_numpy(str)
-    repeated = values[values.duplicated()]
-    if len(repeated):
-        raise UserError(f"ids: expected each item once, got {repeated.iloc[0]} twice.")
+        raise UserError(f"{name}: expected an id for each item, got none in row {int(values.isna().argmax())}.")
+    if known is not None and is_text(known):
+        values = pd.Series(texts(values, known, name), dtype=object)
+    if pd.api.types.infer_dtype(values) == "string" and (known is None or not is_whole(known)):
+        ids, wanted = values.to_numpy(str), "text that is not empty"
+        odd = ~values.str.strip().astype(bool).to_numpy()
+    else:
+        ids, is_exact = whole_numbers(values, name)
+        odd, wanted = ~is_exact, "whole numbers of 64 bits"
+    if odd.any():
+        row = int(odd.argmax())
+        got = values.astype(object)[row]  # without numpy's name around it
+        raise UserError(f"{name}: expected {wanted} as ids, got {got!r} in row {row}; mend or remove it.")
+    repeated = pd.Index(ids).duplicated()
+    if repeated.any():
+        raise UserError(f"{name}: expected each item once, got {ids[repeated.argmax()]} twice.")
     return ids
+
+
+def as_given(ids) -> np.ndarray:
+    """Ids as an array; those of a list keep their kinds, where numpy would make text or floats of a mixture."""
+    if isinstance(ids, list | tuple) and len({type(value) for value in ids}) > 1:
+        return np.asarray(ids, dtype=object)
+    return np.asarray(ids)
 
 
 class RowOfId:
@@ -36,25 +60,15 @@ class RowOfId:
                 self.table[kept - self.least] = rows
 
     def __call__(self, wanted: np.ndarray) -> np.ndarray:
+        """(N,) the row of each wanted id, -1 where there is none; raises UserError for what is refused as an id."""
         if not len(self.rows) or not len(wanted):
             return np.full(len(wanted), -1, np.int64)
-        wanted = _like(self.ids, wanted)
         if self.table is not None:
-            places = wanted - self.least
-            outside = (places < 0) | (places >= len(self.table) - 1)
-            return self.table[np.where(outside, -1, places)]
+            whole, is_exact = whole_numbers(wanted, "ids")
+            place = whole - self.least  # far ends of int64 wrap, and not into the table
+            outside = (place < 0) | (place >= len(self.table) - 1) | ~is_exact
+            return self.table[np.where(outside, -1, place)]
         if self.hashed is None:  # half a second for a million: made when it is first asked for
             self.hashed = pd.Index(self.ids[self.rows])
-        found = self.hashed.get_indexer(pd.Index(wanted))
+        found = places(wanted, self.hashed)
         return np.where(found >= 0, self.rows[found], -1)
-
-
-def _like(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Ids as a request brings them, in the type of the index's; raw whole numbers often arrive as text."""
-    if ids.dtype.kind == "i":
-        if wanted.dtype.kind == "i":
-            return wanted.astype(np.int64, copy=False)
-        numbers = pd.to_numeric(pd.Series(wanted), errors="coerce")
-        whole = numbers.where((numbers % 1 == 0) & (numbers.abs() < 2**53))
-        return whole.fillna(-(2**62)).to_numpy(np.int64)  # no id: no table reaches there
-    return wanted.astype(str)

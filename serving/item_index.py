@@ -26,7 +26,7 @@ from serving.index_files import (
     write_manifest,
     write_segment,
 )
-from serving.item_ids import RowOfId, as_ids
+from serving.item_ids import RowOfId, as_given, as_ids
 from serving.quantisation import check_finite, quantise
 from serving.scorer import Scorer, scorer_called
 
@@ -48,7 +48,7 @@ class ItemIndex:
     """
 
     def __init__(self, folder: str | Path, checkpoint: str | None = None, verify: bool = True, scorer: str = "numpy"):
-        self.folder, self.checkpoint, self.verify = Path(folder), checkpoint, verify
+        self.folder, self.checkpoint, self.verify, self.scorer = Path(folder), checkpoint, verify, scorer
         self._snapshot = self._open(None)
         self._maxsim = scorer_called(scorer, self.form.num_user_heads, self.form.num_heads, self.form.head_dim)
 
@@ -78,6 +78,10 @@ class ItemIndex:
     def __len__(self) -> int:
         return self._snapshot.num_in_force
 
+    def __reduce__(self) -> tuple:
+        # A copy, also in another process, opens the folder and sees what is in force there: no heads are sent.
+        return ItemIndex, (self.folder.absolute(), self.checkpoint, self.verify, self.scorer)
+
     def __contains__(self, item_id) -> bool:
         return bool(self._snapshot.rows_of([item_id])[0] >= 0)
 
@@ -98,7 +102,7 @@ class ItemIndex:
         """
         snapshot = self._snapshot
         users, is_one = self._users(user)
-        candidate_ids = np.asarray(candidate_ids)
+        candidate_ids = as_given(candidate_ids)
         if candidate_ids.ndim == 2 and not is_one and len(candidate_ids) == len(users):
             rows = (snapshot.rows_of(ids) for ids in candidate_ids)
             scores = [snapshot.score(self._maxsim, user[None], its)[0] for user, its in zip(users, rows, strict=True)]
@@ -128,7 +132,7 @@ class ItemIndex:
         users, is_one = self._users(user)
         rows = None
         if candidates is not None:
-            rows = np.unique(snapshot.rows_of(np.asarray(candidates)))
+            rows = np.unique(snapshot.rows_of(as_given(candidates)))
             rows = rows[rows >= 0]
         best = []
         for start in range(0, len(users), USERS_AT_ONCE):
@@ -156,7 +160,7 @@ class ItemIndex:
         """Remove items; returns how many were there."""
         with only_writer(self.folder):
             current = self._open(self._snapshot)
-            rows = np.unique(current.rows_of(np.asarray(ids)))
+            rows = np.unique(current.rows_of(as_given(ids)))
             rows = rows[rows >= 0]
             if len(rows):
                 form = current.manifest.form
@@ -289,7 +293,7 @@ class _Snapshot:
 
     def rows_of(self, ids) -> np.ndarray:
         """(C,) the row of each id, -1 where it is not in the index."""
-        return self._row_of_id(np.asarray(ids))
+        return self._row_of_id(as_given(ids))
 
     def score(self, maxsim: Scorer, users_BQK: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
         """Logits (B, C) of rows, or (B, N) of all where `rows` is None; -inf for row -1 and for removed rows."""

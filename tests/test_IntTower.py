@@ -83,7 +83,7 @@ def test_any_number_of_layers_and_heads_works(hidden_units, fe_input, user_head,
         ([0], "output", [1], 3),
         ([0], "input", [0], 2),
         ([0, 2], "output", [1, 3], 3),
-        ([2, 0, 2], "output", [1, 3], 3),
+        ([2, 0], "output", [1, 3], 3),
         ((1,), "input", [1], 2),
     ],
 )

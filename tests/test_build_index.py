@@ -1,6 +1,8 @@
 """Building an index of a run: in batches, from where it stopped, from the shell."""
 
+import gzip
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,7 @@ from preprocessing.movielens import read_movielens
 from preprocessing.sample_alibaba import write_alibaba_sample
 from preprocessing.sample_amazon import write_amazon_sample
 from preprocessing.sources import alibaba_files
-from serving.build_index import build_index
+from serving.build_index import build_index, parse, read_items
 from serving.index_files import HEADS
 from serving.item_index import ItemIndex
 from serving.maxsim import maxsim
@@ -89,12 +91,120 @@ def test_an_index_is_replaced_when_the_new_one_is_whole(folder, movies, tmp_path
         (lambda movies: pd.concat([movies, movies[:1]]), "expected each item once, got"),
         (lambda movies: movies.drop(columns="movie_id"), "items: expected a column 'movie_id'"),
         (lambda movies: movies.drop(columns="genres"), "expected a column 'genres'"),
-        (lambda movies: movies.assign(movie_id="seven"), "expected whole numbers as movie_id, got 'seven'"),
+        (lambda movies: movies.assign(movie_id="seven"), "movie_id: expected whole numbers .*, got 'seven' in row 0"),
+        (lambda movies: movies.assign(movie_id=2.0**60), "movie_id: .* stands for several whole numbers"),
+        (lambda movies: movies.assign(genres=5), "genres: expected text such as .*, got 5"),
+        (
+            lambda movies: pd.concat([movies, movies[["movie_id"]]], axis=1),
+            "expected one column 'movie_id', got several",
+        ),
     ],
 )
 def test_items_that_do_not_fit_are_refused(folder, movies, tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         build_index(load_run(folder), change(movies), tmp_path)
+
+
+def test_items_whose_genres_are_lists_are_those_whose_genres_are_text(folder, movies, tmp_path):
+    index = build_index(load_run(folder), movies, tmp_path / "text")
+    lists = movies.assign(genres=movies["genres"].str.split("|"))
+    assert heads_file(build_index(load_run(folder), lists, tmp_path / "lists")) == heads_file(index)
+
+
+@pytest.fixture(scope="module")
+def amazon_folder(tmp_path_factory):
+    """A run whose ids are text of digits, some with zeros before them."""
+    data = tmp_path_factory.mktemp("amazon")
+    rows = pd.DataFrame(
+        {"reviewerID": [f"{n % 30:05d}" for n in range(400)], "asin": [f"{n * 7 % 20:03d}" for n in range(400)]}
+    )
+    rows = rows.assign(overall=[1.0 + 4 * (n * n % 3 > 0) for n in range(400)], unixReviewTime=range(400))
+    rows = rows.assign(price=9.99, categories=[f"C{asin}" for asin in rows["asin"]])
+    rows.to_csv(data / "ratings.csv", index=False)
+    return trained(data / "run", data / "ratings.csv", script=train_amazon_IntTower, cache=False)
+
+
+def test_an_index_of_text_ids_takes_no_number_for_them(amazon_folder, tmp_path):
+    served = load_run(amazon_folder)
+    items = pd.DataFrame({"asin": ["007", "010"], "categories": "C007", "price": 9.99})
+    index = build_index(served, items, tmp_path)
+    assert index.ids.tolist() == ["007", "010"]
+    user = served.encode_users(pd.DataFrame({"reviewerID": ["00007"]}))[0]
+    for call in (
+        lambda: build_index(served, items.assign(asin=[7, 10]), tmp_path / "other"),
+        lambda: served.encode_items(items.assign(asin=[7, 10])),
+        lambda: index.score(user, [7]),
+        lambda: index.top_k(user, 1, [7]),
+        lambda: index.remove([7]),
+        lambda: index.put([7], served.encode_items(items[:1])),
+    ):
+        with pytest.raises(UserError):
+            call()
+    assert len(ItemIndex(tmp_path)) == 2
+
+
+# What stands in a file of items, and the ids or the line that it ends in.
+ITEM_FILES = {
+    "as it should be": ('asin,categories,price\r\n007,"Cables, short",9.99\r\n\r\n010,,\r\n', ["007", "010"]),
+    "a byte order mark, and more columns": ("\ufeff,title, asin ,categories,price\n0,Å,007,C,1\n", ["007"]),
+    "no row": ("asin,categories,price\n", []),
+    "a comma at each row's end": (
+        "asin,categories,price\n007,Cables,9.99,\n010,Phones,19.99,\n",
+        r"items.csv, line 2: expected 3 columns \(asin, categories, price\), got 4; mend or remove the line",
+    ),
+    "a row cut short": ("asin,categories,price\n007,C,1\n010,C\n", "items.csv, line 3: expected 3 columns .*, got 2"),
+    "a column twice": ("asin,asin,categories,price\n007,010,C,1\n", "items.csv, line 1: expected .*, got 'asin' twice"),
+    "a column missing": ("asin,price\n007,1\n", "items.csv, line 1: expected .*, got no categories"),
+    "an empty id": (
+        "asin,categories,price\n007,C,1\n,C,1\n",
+        "items, asin: expected text that is not empty .* in row 1",
+    ),
+    "an id twice": ("asin,categories,price\n007,C,1\n007,D,1\n", "items, asin: expected each item once, got 007 twice"),
+    "an open quote": ('asin,categories,price\n007,"C,1\n', "items.csv, line 2: expected comma-separated text"),
+    "nothing": ("", "items.csv, line 1: expected the header asin,categories,price, got no asin"),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+@pytest.mark.parametrize("case", ITEM_FILES)
+def test_a_file_of_items_is_read_row_by_row_or_refused_in_one_line(amazon_folder, tmp_path, case, packed):
+    content, expected = ITEM_FILES[case]
+    path = tmp_path / ("items.csv.gz" if packed else "items.csv")
+    path.write_bytes(gzip.compress(content.encode()) if packed else content.encode())
+    if isinstance(expected, list):
+        items = read_items(load_run(amazon_folder), str(path), None, {})
+        assert build_index(load_run(amazon_folder), items, tmp_path / "index").ids.tolist() == expected
+        return
+    with pytest.raises(UserError, match=expected.replace(".csv", ".csv.gz") if packed else expected) as error:
+        build_index(
+            load_run(amazon_folder), read_items(load_run(amazon_folder), str(path), None, {}), tmp_path / "index"
+        )
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "index").exists()
+
+
+def test_whole_numbers_in_a_file_of_items_are_kept_exactly(folder, tmp_path):
+    path = tmp_path / "items.csv"
+    path.write_text("movie_id,genres\n9007199254740993,Drama\n5.0,Drama|\n")
+    served = load_run(folder)
+    index = build_index(served, read_items(served, str(path), None, {}), tmp_path / "index")
+    assert index.ids.tolist() == [5, 2**53 + 1]
+    path.write_text("movie_id\n5\n")
+    assert read_items(served, str(path), None, {"genres": "Drama"})["genres"].tolist() == ["Drama"]
+    path.write_text("movie_id,genres\n9223372036854775809,Drama\n")
+    with pytest.raises(
+        UserError, match="movie_id: expected whole numbers of 64 bits as ids, got '9223372036854775809'"
+    ):
+        build_index(served, read_items(served, str(path), None, {}), tmp_path / "index")
+    assert index.ids.tolist() == ItemIndex(tmp_path / "index").ids.tolist()
+
+
+@pytest.mark.parametrize("words", [("--set", "a=1", "--set", "a=2"), ("--set", "=1"), ("--set", "a")])
+def test_a_constant_that_says_two_things_or_none_is_refused_in_one_line(folder, capsys, words):
+    with pytest.raises(SystemExit) as left:
+        parse(["--run", str(folder), *words])
+    assert left.value.code == 2
+    assert re.fullmatch(r".*--set: expected .*\n", capsys.readouterr().err)
 
 
 def test_no_items_make_an_empty_index(folder, movies, tmp_path):

@@ -79,6 +79,16 @@ LISTS = {
     ),
     "an empty list is no value to learn": (["", "Crime|Drama"], ["", "Drama"], [[1, 0], [3, 0]]),
     "nothing learned": (["", ""], ["", "Drama"], [[1], [1]]),
+    "an empty part is no value to learn": (
+        ["|Crime||Drama|", "|"],
+        ["Drama|", "|", "||Crime"],
+        [[3, 0], [1, 0], [2, 0]],
+    ),
+    "lists and tuples": (
+        ["Comedy|Drama", "Action"],
+        [["Drama", "Comedy"], ("Action",), [], [""], "Drama", None, np.array(["Action"])],
+        [[4, 3], [2, 0], [1, 0], [1, 0], [4, 0], [1, 0], [2, 0]],
+    ),
 }
 
 
@@ -88,6 +98,18 @@ def test_lists_become_ids_with_padding_behind(case):
     ids = VarLenField.fit("genres", pd.Series(train_values)).encode(pd.DataFrame({"genres": values}))
     assert ids.tolist() == expected
     assert ids.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    "value", [5, 5.5, True, b"Drama", ["Drama", 5], [None], {"Drama": 1}, {"Drama"}, pd.Timestamp(0)]
+)
+def test_a_value_that_is_no_list_of_text_is_refused_in_one_line(value):
+    field = VarLenField.fit("genres", pd.Series(["Comedy|Drama"]))
+    with pytest.raises(
+        UserError, match=r"^genres: expected text such as 'a\|b', or a list of text, got .* in row 1"
+    ) as error:
+        field.encode(pd.DataFrame({"genres": pd.Series(["Drama", value], dtype=object)}))
+    assert "\n" not in str(error.value)
 
 
 # --- numbers
@@ -132,6 +154,13 @@ NUMBERS = {
         True,
         [0.0, 2.0, 8.0, 80.0, NAN],
         [0.0, 0.5, 1.0, 2.0, math.log(5) / math.log(9)],
+    ),
+    "what is no number at all is a missing one": (
+        [1.0, 3.0],
+        [0.0, 4.0],
+        False,
+        [[1.0], (1.0,), {"a": 1}, 4 + 1j, 4 + 0j],
+        [0.5, 0.5, 0.5, 0.5, 1.0],
     ),
     "no number at all": ([NAN, NAN], [NAN], True, [NAN, 0.0], [0.0, 0.0]),
 }
@@ -191,6 +220,20 @@ def test_a_tower_keeps_the_order_of_its_fields_and_each_knows_its_column():
 def test_a_missing_raw_column_is_named(field, column):
     with pytest.raises(UserError, match=f"expected a column '{column}', got \\['{field.name}'\\]"):
         TowerEncoder([field]).encode(pd.DataFrame({field.name: [1.0]}))
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ({"gender": ["F"]}, "expected a pandas DataFrame, a row for each user or item, got dict; make one of it"),
+        (pd.Series({"gender": "F"}), "expected a pandas DataFrame, .* got Series"),
+        ([{"gender": "F"}], "expected a pandas DataFrame, .* got list"),
+        (pd.DataFrame([["F", "M"]], columns=["gender", "gender"]), "expected one column 'gender', got 2; keep one"),
+    ],
+)
+def test_what_is_no_table_or_has_a_column_twice_is_refused_in_one_line(frame, message):
+    with pytest.raises(UserError, match=f"^encode: {message}"):
+        TowerEncoder([SparseField.fit("gender", pd.Series(["F", "M"]))]).encode(frame)
 
 
 # --- the file

@@ -298,6 +298,94 @@ def test_a_call_that_cannot_be_carried_out_is_told_in_one_line(call, message):
     assert "\n" not in str(mistake.value)
 
 
+ONE_CLASS = np.zeros(NUM_ROWS)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: model.evaluate(X, ONE_CLASS), "y: expected labels 0 and 1, got 0 alone, which has no AUC"),
+        (lambda model: model.fit(X, ONE_CLASS, verbose=2), "y: expected labels 0 and 1, got 0 alone, which has no AUC"),
+        (
+            lambda model: model.fit(X, Y, verbose=0, validation_data=(X, ONE_CLASS + 1)),
+            "validation labels: expected labels 0 and 1, got 1 alone, which has no AUC; .* without the metric 'auc'",
+        ),
+        (
+            lambda model: model.fit(X, np.repeat([0, 1], [30, 10]), verbose=0, validation_split=0.25),
+            "validation labels: expected labels 0 and 1, got 1 alone",
+        ),
+        (lambda model: model.evaluate({name: x[:0] for name, x in X.items()}, Y[:0]), "y: .*, got no row"),
+    ],
+)
+def test_an_auc_of_one_class_is_refused_before_anything_is_trained(call, message, recwarn):
+    model = compiled("LR")
+    before = weights(model)
+    with pytest.raises(UserError, match=message) as mistake:
+        call(model)
+    assert "\n" not in str(mistake.value)
+    assert all(map(torch.equal, before, weights(model)))
+    assert len(recwarn) == 0
+
+
+def test_one_class_is_no_mistake_where_no_auc_is_wanted():
+    model = compiled("LR", metrics=["logloss", "acc"])
+    assert np.isfinite(model.fit(X, ONE_CLASS, verbose=2, validation_split=0.25).history["val_logloss"]).all()
+    assert compiled("LR").fit(X, ONE_CLASS, verbose=0).history["loss"]  # nothing is evaluated
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_batches_of_one_row_are_refused_where_there_is_batch_norm(name):
+    model = compiled(name)
+    for batch_size in (-8, 2.5, "8"):
+        with pytest.raises(UserError, match=f"batch_size: expected a whole number of at least ., .*got {batch_size!r}"):
+            model.fit(X, Y, batch_size=batch_size, verbose=0)
+    if name == "LR":
+        assert model.fit(X, Y, batch_size=1, verbose=0).history["loss"]
+        return
+    with pytest.raises(
+        UserError, match=r"batch_size: expected a whole number of at least 2, since batch norm .*, got 1"
+    ):
+        model.fit(X, Y, batch_size=1, verbose=0)
+
+
+FEATURES = random_features(ALL_COLUMNS, 8)
+WRONG_FEATURES = {
+    "an id of -1": (FEATURES | {"gender": FEATURES["gender"] * 0 - 1}, "ids from 0 to 3 for 'gender', got -1 to -1"),
+    "an id beyond": (FEATURES | {"movie_id": FEATURES["movie_id"] + 12}, "ids from 0 to 11 for 'movie_id', got 1"),
+    "an id in a list": (FEATURES | {"genres": FEATURES["genres"] - 1}, "ids from 0 to 6 for 'genres', got -1 to"),
+    "ids as floats": (
+        FEATURES | {"user_id": FEATURES["user_id"] + 0.5},
+        "whole numbers for 'user_id', got torch.float32",
+    ),
+    "an array": (FEATURES | {"user_id": X["user_id"][:8]}, "a tensor for 'user_id', got ndarray; add or convert it"),
+    "a feature missing": ({"user_id": FEATURES["user_id"]}, "a tensor for 'gender', got none; add or convert it"),
+    "a list of features": (list(FEATURES.values()), "a dict of tensors by column name, got list"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_FEATURES)
+@pytest.mark.parametrize("name", ["IntTower", "LR", "DAT", "COLD"])
+def test_forward_names_the_column_that_it_cannot_read(name, case):
+    features, message = WRONG_FEATURES[case]
+    with pytest.raises(UserError, match=f"^features: expected {message}") as mistake:
+        small_model(name).eval()(features)
+    assert "\n" not in str(mistake.value)
+
+
+@pytest.mark.parametrize("case", [case for case in WRONG_FEATURES if case != "ids as floats"])  # all are floats there
+def test_forward_of_deepctr_torchs_models_names_it_too(case):
+    features, message = WRONG_FEATURES[case]
+    with pytest.raises(UserError, match=f"^features: expected {message}"):
+        small_model("DCN").eval()(features)
+
+
+def test_an_error_that_no_feature_explains_stays_what_it_is():
+    model = small_model("LR")
+    model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(KeyError("a hook's own")))
+    with pytest.raises(KeyError, match="a hook's own"):
+        model(FEATURES)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_no_rows_give_no_probabilities(name):
     assert small_model(name).predict({feature: values[:0] for feature, values in X.items()}).shape == (0, 1)

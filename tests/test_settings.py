@@ -14,6 +14,7 @@ from experiment.flags import changed as default_changed
 from experiment.flags import flag_name, levels, option
 from experiment.settings import TrainingSettings, model_fields, parse_settings, taken_fields
 from model import MODELS, model_class
+from model.choices import parse_levels
 from model.estimator import Estimator
 from model.IntTower import IntTower
 from model.lr import LR
@@ -161,6 +162,15 @@ def test_heads_of_no_size_two_ways_to_start_and_an_unknown_device_are_refused():
         parse("--resume", "--overwrite").check()
     with pytest.raises(UserError, match=r"--device: expected auto, cpu, .*, got 'tpu'"):
         parse("--device", "tpu").check()
+
+
+def test_levels_are_each_named_once(capsys):
+    assert parse_levels([2, 0], 3) == [0, 2]
+    with pytest.raises(UserError, match=r"levels: expected each index once, got \[0, 0\]; leave out"):
+        parse_levels([0, 0], 3)
+    with pytest.raises(SystemExit):
+        parse("--levels", "0,0")
+    assert "--levels: expected each index once, got '0,0'" in capsys.readouterr().err
 
 
 def test_the_default_settings_are_in_their_ranges():
