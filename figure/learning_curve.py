@@ -6,7 +6,18 @@ from figure.style import grid, save, subplots, whole_numbers
 
 
 def draw_learning_curve(record: dict, path: Path) -> None:
-    """Draw logloss and validation AUC over the epochs of a record, the best epoch marked, as a PNG."""
+    """Draw logloss and validation AUC over the epochs of a record, the best epoch marked, as a PNG.
+
+    Says in a line where that fails, and raises nothing: a finished run is not to be lost for its picture.
+    """
+    try:
+        _draw(record, path)
+    except Exception as error:  # whatever a library that draws trips over
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(f"learning curve: not drawn; the record holds its numbers. {reason}", flush=True)
+
+
+def _draw(record: dict, path: Path) -> None:
     history = record["history"]
     epochs = [row["epoch"] for row in history]
     best = record["best_epoch"]

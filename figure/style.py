@@ -9,6 +9,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 
 if TYPE_CHECKING:
@@ -20,11 +21,19 @@ DPI = 150
 
 
 def subplots(*arguments, **options):
-    """A figure and its axes, as pyplot gives them; drawn without a screen."""
-    import matplotlib
+    """A figure and its axes, as pyplot gives them; drawn without a screen. Raises UserError without matplotlib."""
+    try:
+        import matplotlib
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise UserError(f"a figure: expected matplotlib, got {error}; pip install -r requirements.txt.") from error
+    except OSError as error:
+        raise UserError(
+            f"a figure: expected a folder that matplotlib can write to, got none ({error}); name one with "
+            "MPLCONFIGDIR=FOLDER before the command."
+        ) from error
 
     return pyplot.subplots(*arguments, layout="constrained", **options)
 

@@ -16,7 +16,7 @@ from preprocessing.cache import cached, sha256_of_files
 from preprocessing.encode import NumberField, SparseField
 from preprocessing.errors import UserError
 from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
-from preprocessing.sources import AD_FEATURE, RAW_SAMPLE, USER_PROFILE, WHERE_ALIBABA_IS
+from preprocessing.sources import AD_FEATURE, RAW_SAMPLE, USER_PROFILE, WHERE_ALIBABA_IS, packed_or_not
 from preprocessing.synthetic import load_probabilities, probabilities_in
 from preprocessing.tables import Dataset
 from preprocessing.text_tables import read_csv_blocks
@@ -67,10 +67,11 @@ def load_alibaba(
     the row. A missing value is out-of-vocabulary; a missing price is the mean of the training ads' prices.
 
     Args:
-        path: the folder of raw_sample.csv, ad_feature.csv and user_profile.csv.
+        path: the folder of raw_sample.csv, ad_feature.csv and user_profile.csv, or the same as .csv.gz.
         protocol: "strict", "paper" or "temporal"; see preprocessing/protocols.py. No feature is made of labels, so
             none of the three leaks any.
-        strict_data: refuse rows whose user or ad is missing from its table, where the default keeps and counts them.
+        strict_data: refuse rows whose user or ad is missing from its table, and rows that repeat another, where the
+            default keeps and counts them.
         sample_rate: the share of users to keep, with all their rows.
         cache: a folder for the encoded tables, from which they are then read as memory-mapped files; None keeps none.
     Raises UserError for whatever is wrong with the files.
@@ -80,7 +81,7 @@ def load_alibaba(
         raise UserError(f"--sample-rate: expected a share above 0 and of at most 1, got {sample_rate}.")
     start = time.perf_counter()
     folder = Path(path)
-    files = [folder / name for name in FILES]
+    files = [packed_or_not(folder / name) for name in FILES]
     for file in files:
         if not file.is_file():
             raise UserError(f"{folder}: expected {', '.join(FILES)}, got no {file.name}. {WHERE_ALIBABA_IS}")
@@ -89,7 +90,9 @@ def load_alibaba(
 
     def build() -> Dataset:
         raw = read_alibaba(folder, strict_data, sample_rate)
-        return encode_interactions(raw, USER_FIELDS, ITEM_FIELDS, protocol, split_seed, embedding_dim, fingerprint)
+        return encode_interactions(
+            *(raw, USER_FIELDS, ITEM_FIELDS, protocol, split_seed, embedding_dim, fingerprint), strict_data=strict_data
+        )
 
     # What is refused with strict_data has its own cache, or the other's would be taken.
     data = cached(cache, f"alibaba-{protocol}{'-checked' if strict_data else ''}", fingerprint, build)
@@ -101,13 +104,22 @@ def read_alibaba(folder: Path, strict_data: bool = False, sample_rate: float = 1
     """Read the raw tables and join them by row; see `load_alibaba` for the arguments."""
     users, times, ads, pids, clicks, rows = [], [], [], [], [], []
     num_read = 0
-    for block in read_csv_blocks(folder / RAW_SAMPLE, FILES[RAW_SAMPLE]):
+    # The file says each click twice, as clk and as the opposite, nonclk.
+    for block in read_csv_blocks(packed_or_not(folder / RAW_SAMPLE), FILES[RAW_SAMPLE], if_there={"nonclk": "int"}):
         odd = np.flatnonzero(~block["clk"].isin((0, 1)).to_numpy())
         if len(odd):
             raise UserError(
                 f"{RAW_SAMPLE}, line {num_read + odd[0] + 2}: expected 0 or 1 as clk, got {block['clk'].iloc[odd[0]]}; "
                 "mend or remove the line."
             )
+        if "nonclk" in block:
+            odd = np.flatnonzero((block["nonclk"] + block["clk"] != 1).to_numpy())
+            if len(odd):
+                clk, nonclk = block[["clk", "nonclk"]].iloc[odd[0]]
+                raise UserError(
+                    f"{RAW_SAMPLE}, line {num_read + odd[0] + 2}: expected nonclk {1 - clk} beside clk {clk}, got "
+                    f"{nonclk}; mend or remove the line."
+                )
         kept = np.flatnonzero(_is_sampled(block["user"].to_numpy(), sample_rate))
         block_rows = (num_read + kept).astype(np.int32 if num_read + len(block) < 2**31 else np.int64)
         num_read += len(block)
@@ -138,6 +150,7 @@ def read_alibaba(folder: Path, strict_data: bool = False, sample_rate: float = 1
         context={"pid": pd.Series(pd.api.types.union_categoricals(pids, sort_categories=True))},
         probabilities=None if probabilities is None else probabilities[rows],
         counts=counts,
+        file=RAW_SAMPLE,
     )
 
 
@@ -153,7 +166,7 @@ def _is_sampled(users: np.ndarray, rate: float) -> np.ndarray:
 
 def _table_of(path: Path, ids: np.ndarray, of_row: np.ndarray, counts: dict, strict_data: bool) -> pd.DataFrame:
     """The lines of a user or ad table for the given ids, in their order; NaN for those that it does not hold."""
-    frame = pd.concat(read_csv_blocks(path, FILES[path.name]), ignore_index=True)
+    frame = pd.concat(read_csv_blocks(packed_or_not(path), FILES[path.name]), ignore_index=True)
     key = frame.columns[0]
     repeated = frame[key][frame[key].duplicated()]
     if len(repeated):

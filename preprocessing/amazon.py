@@ -14,6 +14,7 @@ import math
 import re
 import time
 from array import array
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,22 @@ from preprocessing.cache import cached, sha256_of_files
 from preprocessing.download import DownloadError, download
 from preprocessing.encode import MeanField, MissingField, NumberField, SparseField
 from preprocessing.errors import UserError
-from preprocessing.gzip_lines import lines_of, opened
+from preprocessing.gzip_lines import OR_LATIN_1, lines_of, opened
 from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
 from preprocessing.sample_amazon import write_amazon_sample
-from preprocessing.sources import DATA_FOLDER, META, REVIEWS, amazon_files, is_csv, stem
+from preprocessing.sources import (
+    AMAZON_2023,
+    DATA_FOLDER,
+    META,
+    REVIEWS,
+    amazon_files,
+    has_keys_of_2023,
+    is_csv,
+    stem,
+)
 from preprocessing.synthetic import load_probabilities, probabilities_in
 from preprocessing.tables import Dataset
+from preprocessing.text_tables import check_header
 
 USER_FIELDS = {"reviewerID": SparseField, "user_mean_rating": MeanField}
 ITEM_FIELDS = {
@@ -62,7 +73,8 @@ def load_amazon(
         reviews: the reviews of either release (.json or .json.gz), or the released CSV.
         meta: the meta file of the same release; a CSV wants none.
         protocol: "strict", "paper" or "temporal"; see preprocessing/protocols.py.
-        strict_data: refuse items that the meta file does not hold, where the default keeps and counts them.
+        strict_data: refuse items that the meta file does not hold, and reviews that repeat another, where the default
+            keeps and counts them.
         cache: a folder for the encoded tables, from which they are then read as memory-mapped files; None keeps none.
     Raises UserError for whatever is wrong with the files.
     """
@@ -78,7 +90,9 @@ def load_amazon(
     def build() -> Dataset:
         raw = read_amazon(*files, strict_data=strict_data)
         return encode_interactions(
-            raw, USER_FIELDS, ITEM_FIELDS, protocol, split_seed, embedding_dim, fingerprint, released_per_part=False
+            *(raw, USER_FIELDS, ITEM_FIELDS, protocol, split_seed, embedding_dim, fingerprint),
+            released_per_part=False,
+            strict_data=strict_data,
         )
 
     # What is refused with strict_data has its own cache, or the other's would be taken.
@@ -97,11 +111,16 @@ def read_amazon(reviews: Path, meta: Path | None = None, strict_data: bool = Fal
     user_of_row, item_of_row, times, stars = array("i"), array("i"), array("q"), array("d")
     for line, text in lines_of(reviews):
         try:
-            review = json.loads(text)
+            review = json.loads(text, object_pairs_hook=_each_key_once)
+            if has_keys_of_2023(review):
+                raise UserError(f"{reviews}: expected Amazon reviews of 2014 or 2018, got {AMAZON_2023}")
             user, asin = (_text(review[key]) for key in ("reviewerID", "asin"))
-            stars.append(float(review["overall"]))
-            times.append(int(review["unixReviewTime"]))
+            stars.append(float(_no_truth(review["overall"])))
+            times.append(int(_no_truth(review["unixReviewTime"])))
+        except UserError:
+            raise
         except _WRONG_LINE as error:
+            _check_is_lines(reviews, line, text)
             wanted = "a JSON object with reviewerID, asin, overall and unixReviewTime"
             raise UserError(
                 f"{reviews.name}, line {line}: expected {wanted}, got {_what(error)}; mend or remove the line."
@@ -143,9 +162,7 @@ def _interactions(path: Path, users: pd.Series, items: pd.DataFrame, user_of_row
             f"{path.name}, review {outside[0] + 1}: expected a rating from 1 to 5 as overall, got "
             f"{stars[outside[0]]:g}; {len(outside)} such review(s), mend or remove them."
         )
-    repeated = pd.DataFrame({"user": user_of_row, "item": item_of_row, "stars": stars, "time": times}).duplicated()
     counts = {"reviews_read": len(stars), "users": len(users), "items": len(items), **counts}
-    counts["reviews_that_repeat_another"] = int(repeated.sum())
     counts["items_without_price"] = int(items["price"].isna().sum())
     counts["items_without_category"] = int(items["categories"].isna().sum())
     return Interactions(
@@ -159,6 +176,7 @@ def _interactions(path: Path, users: pd.Series, items: pd.DataFrame, user_of_row
         rows=np.arange(len(stars)),
         probabilities=load_probabilities(path.parent, len(stars)),
         counts=counts,
+        file=path.name,
     )
 
 
@@ -175,6 +193,7 @@ def _read_meta(path: Path, asins: dict[str, int]) -> tuple[pd.DataFrame, dict[st
         try:
             item = _parse_meta_line(text, asins)
         except UserError as error:
+            _check_is_lines(path, line, text)
             raise UserError(f"{path.name}, line {line}: {error}") from error
         place = None if item is None else asins.get(item["asin"])
         if place is None or listed[place]:  # of an item that is listed twice, the first line counts
@@ -189,7 +208,7 @@ def _read_meta(path: Path, asins: dict[str, int]) -> tuple[pd.DataFrame, dict[st
 
 
 # A line of the 2014 file begins so. Strings, then what may stand around them in a dict of literals.
-_ASIN_FIRST = re.compile(rb"\s*\{\s*'asin'\s*:\s*'([^'\\]*)'")
+_ASIN_FIRST = re.compile(rb"\s*\{\s*'asin'\s*:\s*'([^'\\]+)'")
 _JSON_FIRST = re.compile(rb"\s*(\xef\xbb\xbf)?\{\s*[\"}]")
 _STRINGS = re.compile(rb"""[uU]?(?:'(?:[^'\\]++|\\.)*+'|"(?:[^"\\]++|\\.)*+")|\b(?:None|True|False)\b""")
 _NOT_LITERAL = re.compile(rb"[^\s\[\]{}:,.+\-0-9eE]")
@@ -203,7 +222,7 @@ def _parse_meta_line(text: bytes, asins: dict[str, int]) -> dict | None:
     """
     try:
         if _JSON_FIRST.match(text):
-            item = json.loads(text)
+            item = json.loads(text, object_pairs_hook=_each_key_once)
         else:
             code = _NOT_LITERAL.search(_STRINGS.sub(b"", text))
             if code:
@@ -213,16 +232,21 @@ def _parse_meta_line(text: bytes, asins: dict[str, int]) -> dict | None:
                     "run. Mend or remove the line."
                 )
             asin = _ASIN_FIRST.match(text)
-            if asin and asin.group(1).decode() not in asins:
+            if asin and asin.group(1).decode() not in asins and text.count(b"'asin'") == 1:
                 return None
-            item = ast.literal_eval(text.decode().strip())
+            tree = ast.parse(text.decode().strip(), mode="eval").body
+            if isinstance(tree, ast.Dict):
+                _each_key_once((key.value, None) for key in tree.keys if isinstance(key, ast.Constant))
+            item = ast.literal_eval(tree)
     except UserError:
         raise
     except _WRONG_LINE as error:
         raise UserError(
             f"expected a dict as JSON or Python literals, got {_what(error)}; mend or remove the line."
         ) from error
-    if not isinstance(item, dict) or not isinstance(item.get("asin"), str):
+    if has_keys_of_2023(item) and "asin" not in item:
+        raise UserError(f"expected an item of 2014 or 2018, got one of {AMAZON_2023}")
+    if not isinstance(item, dict) or not isinstance(item.get("asin"), str) or not item["asin"].strip():
         raise UserError("expected a dict with an asin, got none; mend or remove the line.")
     return item
 
@@ -261,17 +285,15 @@ def _read_released_csv(path: Path) -> Interactions:
     users, asins = {}, {}
     user_of_row, item_of_row, times, stars = array("i"), array("i"), array("q"), array("d")
     categories, prices = [], []
-    with opened(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", errors="replace", newline="") as file:
+    with opened(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", errors=OR_LATIN_1, newline="") as file:
         reader = csv.reader(file, strict=True)  # which refuses a quote that is never closed
         try:
             header = [name.strip() for name in next(reader, [])]
         except csv.Error:
             header = []
-        missing = [name for name in RELEASED_CSV if name not in header]
-        if missing:
-            raise UserError(
-                f"{path.name}, line 1: expected the header {','.join(RELEASED_CSV)}, got no {', '.join(missing)}."
-            )
+        if has_keys_of_2023(dict.fromkeys(header)):
+            raise UserError(f"{path}: expected Amazon reviews of 2014 or 2018, got {AMAZON_2023}")
+        check_header(path.name, header, RELEASED_CSV)
         try:
             for row in reader:
                 if not row:  # a blank line
@@ -279,9 +301,9 @@ def _read_released_csv(path: Path) -> Interactions:
                 if len(row) != len(header):
                     raise ValueError(f"{len(row)} columns where the header has {len(header)}")
                 cells = dict(zip(header, row, strict=True))
-                user_of_row.append(users.setdefault(cells["reviewerID"], len(users)))
+                user_of_row.append(users.setdefault(_text(cells["reviewerID"]), len(users)))
                 if cells["asin"] not in asins:
-                    asins[cells["asin"]] = len(asins)
+                    asins[_text(cells["asin"])] = len(asins)
                     text = cells["categories"].strip()
                     categories.append(finest_category(ast.literal_eval(text) if text.startswith("[") else text))
                     prices.append(parse_price(cells["price"]))
@@ -323,10 +345,36 @@ _WRONG_LINE = (
 
 
 def _text(value) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not value.strip():
         raise TypeError(f"{value!r} as an id")
     value.encode()  # half a character, as in "\\ud800", can be neither printed nor saved
     return value
+
+
+def _no_truth(value):
+    """A value that is not True or False, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise TypeError(f"{value} as a number")
+    return value
+
+
+def _each_key_once(pairs: Iterable[tuple]) -> dict:
+    """The dict of an object's pairs; a parser by itself takes the last of two values of a key."""
+    found = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} twice")
+        found[key] = value
+    return found
+
+
+def _check_is_lines(path: Path, line: int, text: bytes) -> None:
+    """Raise UserError for JSON that is spread over lines, or one list of all."""
+    if line == 1 and (text.lstrip().startswith(b"[") or text.strip() == b"{"):
+        raise UserError(
+            f"{path}: expected JSON lines, each review or item on one line of its own, got one JSON text over many "
+            "lines; write each on one line, without brackets and commas around them."
+        )
 
 
 def _what(error: Exception) -> str:

@@ -10,11 +10,10 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from tqdm import tqdm
 
 from preprocessing.encode import encoders_as_json, load_encoders
 from preprocessing.errors import UserError
-from preprocessing.files import chunks, file_checksum, write_array, write_synced
+from preprocessing.files import chunks, file_checksum, locked, write_array, write_synced
 from preprocessing.tables import Dataset, Lookup, Table
 
 MANIFEST, ENCODERS = "manifest.json", "encoders.json"
@@ -200,17 +199,14 @@ def _memory_mapped(path: Path) -> Tensor:
 
 @contextmanager
 def _only_process(place: Path) -> Iterator[None]:
-    """One process at a time within the block; the system lets go of the lock when a process dies."""
-    with ExitStack() as opened:
+    """One process at a time within the block, others wait."""
+
+    def say() -> None:
+        with suppress(OSError):  # nobody reads it: that says nothing of the cache's disk
+            print(f"cache {place}: another process builds or checks it; waiting.", flush=True)
+
+    with ExitStack() as entered:
         with _disk_errors(place):
             place.parent.mkdir(parents=True, exist_ok=True)
-            file = opened.enter_context(open(place.with_name(f".{place.name}.lock"), "wb"))
-            if sys.platform != "win32":  # no such locks there: both build, and the later one's cache stays
-                import fcntl
-
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    print(f"cache {place}: another process builds or checks it; waiting.", flush=True)
-                    fcntl.flock(file, fcntl.LOCK_EX)
+            entered.enter_context(locked(place.with_name(f".{place.name}.lock"), say))
         yield

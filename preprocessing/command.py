@@ -11,16 +11,20 @@ A command reads its line first and imports torch and the like below it, since th
 from __future__ import annotations
 
 import argparse
+import atexit
+import math
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
-from preprocessing.errors import Stopped, UserError
+from preprocessing.errors import Stopped, UserError, is_out_of_memory
 
-EXIT_OK, EXIT_STOPPED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_STOPPED, EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 0, 1, 2, 130, 141
 
 # How often an idle thread of libgomp looks for work before it sleeps. Its own default, some 300,000 times, keeps a core
 # from whoever needs it: two runs on two cores then train at a third of the speed (docs/speed.md).
@@ -48,6 +52,25 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return number
+
+
+def positive_number(text: str) -> float:
+    """Parse a number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return number
+
+
+def file_to_write(text: str) -> Path:
+    """Parse the path of a file that a command will write, at the end of work that should not be lost then."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file in a folder that is there, got {text!r}")
+    return path
 
 
 def read_command_line(parse: Callable[[list[str]], Read]) -> Read:
@@ -78,22 +101,83 @@ def _leave_quietly(*_) -> None:
 def exit_code(main: Callable[[], int | None], advice: str = "nothing was written.") -> int:
     """Run a command and turn mistakes into one line on stderr; `advice` is for who stopped it.
 
-    Returns what `main` returns, 0 for None; 1 where it could not go on, 2 for a user's mistake, 130 for Ctrl-C.
+    Returns what `main` returns, 0 for None; 1 where it could not go on, 2 for a user's mistake, 130 for Ctrl-C; 141,
+    without a word, where nobody reads what is printed any more (`| head -1`).
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    leaves = False
     try:
-        return main() or EXIT_OK
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except OSError as error:
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}; check the path.", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except Stopped as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        return EXIT_STOPPED
-    except KeyboardInterrupt as stop:
-        # One that the work itself raised says what was saved.
-        print(f"\nstopped: {stop}" if str(stop) else f"\nstopped; {advice}", file=sys.stderr)
+        try:
+            code = main() or EXIT_OK
+        except SystemExit as end:  # --help, or a line that argparse refused
+            code, leaves = end.code or EXIT_OK, True
+        except BaseException as error:
+            code = _told(error, advice)
+        # Here: at its end Python would flush by itself, and complain in lines of its own.
+        problem = _flush_stdout()
+        if problem is not None and code == EXIT_OK:
+            code = _told_of_stdout(problem)
+    except KeyboardInterrupt:  # a second one, while the first was told
         return EXIT_INTERRUPTED
+    finally:
+        # Python takes a moment to leave, and Ctrl-C then would be a traceback of whatever it takes down.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    if leaves:
+        sys.exit(code)
+    return code
+
+
+def _told(error: BaseException, advice: str) -> int:
+    """Say in a line what ended a command; returns its exit code. Raises again what is a mistake of the code."""
+    if isinstance(error, KeyboardInterrupt):
+        # One that the work itself raised says what was saved.
+        _say(f"\nstopped: {error}" if str(error) else f"\nstopped; {advice}")
+        return EXIT_INTERRUPTED
+    if isinstance(error, Stopped):
+        _say(f"stopped: {error}")
+        return EXIT_STOPPED
+    if isinstance(error, UserError):
+        _say(f"error: {error}")
+    elif is_out_of_memory(error):
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        _say(
+            f"error: expected memory for what was asked for, got too little ({reason}); make the model, its embeddings "
+            "or the batches smaller, or take a machine with more."
+        )
+    elif isinstance(error, OSError):
+        problem = _flush_stdout() or (error if isinstance(error, BrokenPipeError) else None)
+        if problem is not None:
+            return _told_of_stdout(problem)
+        reason = error.strerror or error
+        if error.filename is None:  # as where print fails with more than it keeps for another try
+            _say(f"error: stdout or a file: {reason}; check where the output goes.")
+        else:
+            _say(f"error: {error.filename}: {reason}; check the path.")
+    else:
+        raise error
+    return EXIT_USER_ERROR
+
+
+def _told_of_stdout(problem: OSError) -> int:
+    if isinstance(problem, BrokenPipeError):  # who read it has read enough
+        return EXIT_BROKEN_PIPE
+    _say(f"error: stdout: {problem.strerror or problem}; not all of what was printed is there.")
+    return EXIT_USER_ERROR
+
+
+def _flush_stdout() -> OSError | None:
+    """Write out what was printed; returns why that fails, after which stdout leads nowhere."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as problem:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return problem
+    return None
+
+
+def _say(text: str) -> None:
+    if sys.stderr is not None:
+        with suppress(OSError):  # a terminal that is gone: the exit code still says it
+            print(text, file=sys.stderr, flush=True)

@@ -1,5 +1,7 @@
 """The exceptions that are told in a line, without a traceback."""
 
+import errno
+
 
 class UserError(ValueError):
     """Bad input: its text is one line that says where, what was expected, what came and what to do.
@@ -10,3 +12,21 @@ class UserError(ValueError):
 
 class Stopped(Exception):
     """The work cannot go on, and it is nobody's mistake in what was asked for; exit code 1."""
+
+
+# torch says it in a plain RuntimeError: memory that is refused, and sizes that no memory has. The last is numpy's.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "Storage size calculation overflowed",
+    "numel: integer multiplication overflow",
+    "Maximum allowed dimension exceeded",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, of Python, numpy, torch or the system, says that memory is too small."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, RuntimeError | ValueError) and any(text in str(error) for text in _NO_MEMORY)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -19,9 +22,14 @@ if TYPE_CHECKING:
 CHUNK = 2**22
 
 
-def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
+def write_atomically(
+    path: Path, content: bytes | Callable[[BinaryIO], None], before: Callable[[], None] | None = None
+) -> None:
     """Write bytes, or what `content(file)` writes, to path: readers see the old file or the whole new one.
 
+    Args:
+        before: is called when the new file is whole and on the disk, before it takes its place: what must go with the
+            old file goes there. Where it raises, the old file stays.
     Raises UserError where the disk refuses (full, read-only); an older file at path is then left as it was.
     """
     path = Path(path)
@@ -32,6 +40,8 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) ->
             content(file) if callable(content) else file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if before is not None:
+            before()
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(
@@ -77,3 +87,59 @@ def file_checksum(path: Path) -> int:
     for chunk in chunks(path):
         value = zlib.crc32(chunk, value)
     return value
+
+
+# What a file system answers that has no locks.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+@contextmanager
+def locked(path: Path, when_taken: Callable[[], None]) -> Iterator[None]:
+    """One process at a time within the block; the system lets go of the lock when a process dies.
+
+    Where a file system has no locks, a line on stderr says so, and the work goes on.
+
+    Args:
+        path: a file that stays, and holds nothing.
+        when_taken: is called once where another process is within; it raises, or returns to wait for that one.
+    Raises OSError where the file cannot be made.
+    """
+    with open(path, "ab") as file:
+        try:
+            if not _try_lock(file):
+                when_taken()
+                _wait_for_lock(file)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            print(f"{path}: no locks on this file system; keep to one process at a time here.", file=sys.stderr)
+        yield
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(file: BinaryIO) -> bool:
+        file.seek(0)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except PermissionError:  # another process has it
+            return False
+        return True
+
+    def _wait_for_lock(file: BinaryIO) -> None:
+        while not _try_lock(file):
+            time.sleep(0.05)
+
+else:
+    import fcntl
+
+    def _try_lock(file: BinaryIO) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _wait_for_lock(file: BinaryIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX)

@@ -18,8 +18,12 @@ from preprocessing.choices import PROTOCOLS
 from preprocessing.encode import MeanField, MissingField, NumberField, TowerEncoder
 from preprocessing.errors import UserError
 from preprocessing.protocols import (
+    Pairs,
+    Twins,
     check_both_classes,
+    check_times,
     drop_users_without_positive,
+    find_twins,
     label_means,
     split_rows,
 )
@@ -42,17 +46,24 @@ class Interactions:
     user_of_row: np.ndarray  # (N,) places in `users`
     item_of_row: np.ndarray  # (N,) places in `items`
     labels: np.ndarray  # (N,) int8 in {0, 1}
-    times: np.ndarray  # (N,) seconds
+    times: np.ndarray  # (N,) in one unit, whichever
     rows: np.ndarray  # (N,) places in the raw file, from 0
     context: dict[str, pd.Series] = field(default_factory=dict)  # each (N,)
     probabilities: np.ndarray | None = None  # (N,) of label 1; synthetic data only
     counts: dict[str, int] = field(default_factory=dict)
+    file: str = ""  # that holds the rows, for messages
 
 
 def check_protocol(protocol: str) -> None:
     """Raise UserError for a protocol that does not exist."""
     if protocol not in PROTOCOLS:
         raise UserError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
+
+
+def pairs_of(raw: Interactions, user_fields: Fields, item_fields: Fields) -> Pairs:
+    """Whom and what each row names, by the first field of each tower."""
+    user_ids, item_ids = raw.users[next(iter(user_fields))], raw.items[next(iter(item_fields))]
+    return Pairs(raw.user_of_row, raw.item_of_row, user_ids, item_ids)
 
 
 def data_fingerprint(raw_sha256: str, **settings) -> str:
@@ -69,20 +80,26 @@ def encode_interactions(
     embedding_dim: int,
     fingerprint: str,
     released_per_part: bool = True,
+    strict_data: bool = False,
 ) -> Dataset:
     """Split the rows by the protocol, fit what is learned from data on the training rows, encode all rows.
 
     A vocabulary, a scaler or a missing number's stand-in is fitted on the users and items that training rows name.
+    Rows that repeat another of the same user, item and time are counted and said, and go to its split.
 
     Args:
         released_per_part: of `paper`: label means and the users without a positive label are found within train
             and test, as the released code does for MovieLens; else over all rows, as it does for Amazon.
-    Raises UserError where a split would be empty or hold one class only.
+        strict_data: refuse rows that repeat another.
+    Raises UserError where a split would be empty or hold one class only, and for times of several units.
     """
     check_protocol(protocol)
+    check_times(protocol, raw.times, raw.file or raw.name)
+    pairs = pairs_of(raw, user_fields, item_fields)
+    twins = find_twins(pairs, raw.times)
     labels_leak = protocol == "paper" and MeanField in (*user_fields.values(), *item_fields.values())
-    splits = split_rows(protocol, raw.times, split_seed)
-    counts = {}
+    counts = _count_twins(raw, pairs, twins, strict_data)
+    splits = split_rows(protocol, raw.times, split_seed, pairs, twins)
     if labels_leak:
         splits = drop_users_without_positive(raw.user_of_row, raw.labels, splits, released_per_part)
         counts["rows_dropped_of_users_without_positive"] = len(raw.labels) - sum(map(len, vars(splits).values()))
@@ -102,7 +119,7 @@ def encode_interactions(
             if kind is MeanField:
                 key = frame[next(iter(fields))]
                 fitted_field, values = label_means(
-                    protocol, name, key, of_row, raw.labels, raw.times, splits, split_seed, released_per_part
+                    protocol, name, key, of_row, raw.labels, raw.times, splits, split_seed, released_per_part, twins
                 )
                 features[name] = values[:, None], None
             elif kind is NumberField:
@@ -152,6 +169,41 @@ def encode_interactions(
         probabilities=None if raw.probabilities is None else raw.probabilities[splits.test],
         embedding_dim=embedding_dim,
     )
+
+
+def _count_twins(raw: Interactions, pairs: Pairs, twins: Twins, strict_data: bool) -> dict[str, int]:
+    """Count and say what repeats another row, and what of it has another label; with strict_data, refuse it."""
+    contradict = np.flatnonzero(raw.labels[twins.rows] != raw.labels[twins.first])
+    counts = {"rows_that_repeat_another": len(twins.rows), "rows_that_contradict_another": len(contradict)}
+    if not len(twins.rows):
+        return counts
+
+    def example(place: int) -> str:
+        row, first = twins.rows[place], twins.first[place]
+        ((user, item),) = pairs.ids(np.array([row])).itertuples(index=False)
+        named = f"{pairs.user_ids.name} {user}, {pairs.item_ids.name} {item}, time {raw.times[row]}"
+        return f"rows {raw.rows[first] + 1:,} and {raw.rows[row] + 1:,}: {named}"
+
+    where = raw.file or raw.name
+    if strict_data:
+        contradicting = f", {len(contradict):,} of them with another label" if len(contradict) else ""
+        raise UserError(
+            f"{where}: expected each user, item and time once, got {len(twins.rows):,} of {len(raw.labels):,} rows "
+            f"that repeat another ({example(contradict[0] if len(contradict) else 0)}){contradicting}; remove them, or "
+            "leave out --strict-data to keep them, twins in one split."
+        )
+    print(
+        f"{where}: {len(twins.rows):,} of {len(raw.labels):,} rows repeat another of the same user, item and time "
+        f"({example(0)}); they stay in, twins in one split.",
+        flush=True,
+    )
+    if len(contradict):
+        print(
+            f"{where}: {len(contradict):,} of the repeated rows contradict the first of them by another label "
+            f"({example(contradict[0])}).",
+            flush=True,
+        )
+    return counts
 
 
 def _occurring(places: np.ndarray, size: int) -> np.ndarray:

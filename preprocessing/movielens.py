@@ -16,9 +16,19 @@ import pandas as pd
 from preprocessing.download import DownloadError, download
 from preprocessing.encode import MeanField, SparseField, VarLenField
 from preprocessing.errors import UserError
+from preprocessing.gzip_lines import HEAD, content_of, other_format
 from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
 from preprocessing.sample_movielens import write_movielens_sample
-from preprocessing.sources import DATA_FOLDER, MOVIELENS_ARCHIVE, MOVIES, RATINGS, USERS, movielens_files
+from preprocessing.sources import (
+    DATA_FOLDER,
+    MOVIELENS_ARCHIVE,
+    MOVIES,
+    RATINGS,
+    USERS,
+    instead_of_movielens_1m,
+    is_csv,
+    movielens_files,
+)
 from preprocessing.synthetic import SAMPLE_PROBABILITIES, parse_probabilities
 from preprocessing.tables import Dataset
 from preprocessing.text_tables import parse_csv, parse_separated
@@ -64,6 +74,7 @@ class RawMovieLens:
     sha256: str
     probabilities: np.ndarray | None = None  # of label 1, a row per rating; synthetic data only
     counts: dict[str, int] = field(default_factory=dict)
+    ratings_file: str = RATINGS
 
 
 def load_movielens(
@@ -80,9 +91,10 @@ def load_movielens(
     item_mean_rating. The splits depend on `protocol` and `split_seed` alone.
 
     Args:
-        path: ml-1m.zip, a folder with ratings.dat, users.dat and movies.dat, or the released CSV.
+        path: ml-1m.zip, a folder with ratings.dat, users.dat and movies.dat, or the released CSV (.csv, .csv.gz).
         protocol: "strict", "paper" or "temporal"; see preprocessing/protocols.py.
-        strict_data: refuse ratings of unknown users or movies, where the default drops and counts them.
+        strict_data: refuse ratings of unknown users or movies, where the default drops and counts them, and ratings
+            that repeat another.
     Raises UserError for whatever is wrong with the files.
     """
     check_protocol(protocol)
@@ -90,7 +102,8 @@ def load_movielens(
     raw = read_movielens(path, strict_data)
     fingerprint = data_fingerprint(raw.sha256, protocol=protocol, split_seed=split_seed)
     data = encode_interactions(
-        as_interactions(raw), USER_FIELDS, ITEM_FIELDS, protocol, split_seed, embedding_dim, fingerprint
+        *(as_interactions(raw), USER_FIELDS, ITEM_FIELDS, protocol, split_seed, embedding_dim, fingerprint),
+        strict_data=strict_data,
     )
     data.source, data.seconds = str(path), time.perf_counter() - start
     return data
@@ -111,6 +124,7 @@ def as_interactions(raw: RawMovieLens) -> Interactions:
         rows=ratings.index.to_numpy(),
         probabilities=None if raw.probabilities is None else raw.probabilities[kept],
         counts=raw.counts | {"ratings_of_3_left_out": len(raw.ratings) - len(kept)},
+        file=raw.ratings_file,
     )
 
 
@@ -123,18 +137,20 @@ def read_movielens(path: str | Path, strict_data: bool = False) -> RawMovieLens:
         raise UserError(
             f"{path}: expected an archive, a folder or the released CSV, got one of their files; name its folder."
         )
-    is_csv = path.is_file() and path.suffix.lower() in (".csv", ".txt")
-    raw = _read_released_csv(path) if is_csv else _read_official(path)
+    of_csv = path.is_file() and is_csv(path)
+    raw = _read_released_csv(path) if of_csv else _read_official(path)
     ratings = raw.ratings
     outside = np.flatnonzero(~ratings["rating"].between(1, 5))
     if len(outside):
         # A quoted title may hold line breaks, so a CSV's rows are no lines.
-        where = f"{path.name}, row {outside[0] + 1} below the header" if is_csv else f"{RATINGS}, line {outside[0] + 1}"
+        where = f"{path.name}, row {outside[0] + 1} below the header" if of_csv else f"{RATINGS}, line {outside[0] + 1}"
         raise UserError(
             f"{where}: expected a rating from 1 to 5, got {ratings['rating'].iloc[outside[0]]}; "
             f"{len(outside)} such rating(s), mend or remove them."
         )
     raw.counts["ratings_read"] = len(ratings)
+    if of_csv:
+        raw.ratings_file = path.name
     for key, frame, where in (("user_id", raw.users, USERS), ("movie_id", raw.movies, MOVIES)):
         repeated = frame[key][frame[key].duplicated()]
         if len(repeated):
@@ -189,41 +205,74 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
     contents = {}
     for name in OFFICIAL_FILES:
         if not (folder / name).is_file():
-            raise UserError(f"{folder}: expected {', '.join(OFFICIAL_FILES)}, got no {name}; add or rename it.")
-        contents[name] = (folder / name).read_bytes()
+            other = instead_of_movielens_1m(place.name for place in folder.iterdir())
+            got = f"{other}." if other else f"no {name}; add or rename it."
+            raise UserError(f"{folder}: expected {', '.join(OFFICIAL_FILES)}, got {got}")
+        contents[name] = content_of(folder / name)
     if (folder / SAMPLE_PROBABILITIES).is_file():
         contents[SAMPLE_PROBABILITIES] = (folder / SAMPLE_PROBABILITIES).read_bytes()
     return contents
 
 
-# What zipfile raises for a broken, encrypted (RuntimeError) or unknown (its subclass) packing.
+# What zipfile raises for broken packing; RuntimeError where the list of members and the members disagree.
 _DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError)
 
 
 def _read_zip(path: Path) -> dict[str, bytes]:
     """The members are read in place; nothing is unpacked to disk, so no path in an archive can lead anywhere."""
+    with open(path, "rb") as file:
+        head = file.read(HEAD)
+    if not head.startswith(b"PK") and (path.suffix.lower() != ".zip" or other_format(head)):
+        got = other_format(head) or "a file of another kind"
+        raise UserError(f"{path}: expected {MOVIELENS_ARCHIVE}, a folder or a CSV (.csv, .csv.gz, .txt), got {got}.")
     try:
         with zipfile.ZipFile(path) as archive:
             files = [info for info in archive.infolist() if not info.is_dir()]
             members = {Path(info.filename).name: info for info in files}
             missing = [name for name in OFFICIAL_FILES if name not in members]
             if missing:
-                raise UserError(f"{path}: expected {', '.join(OFFICIAL_FILES)} inside, got no {', '.join(missing)}.")
+                got = instead_of_movielens_1m(members) or f"no {', '.join(missing)}"
+                raise UserError(f"{path}: expected {', '.join(OFFICIAL_FILES)} inside, got {got}.")
             repeated = [n for n in OFFICIAL_FILES if sum(Path(info.filename).name == n for info in files) > 1]
             if repeated:
                 raise UserError(f"{path}: expected one {repeated[0]} inside, got several; keep one.")
             wanted = [name for name in (*OFFICIAL_FILES, SAMPLE_PROBABILITIES) if name in members]
+            if locked := next((name for name in wanted if members[name].flag_bits & 1), None):
+                raise UserError(
+                    f"{path}: expected an archive without a password, got one with a password on {locked}; unpack it, "
+                    "and name the folder with --data."
+                )
             return {name: archive.read(members[name]) for name in wanted}
+    except NotImplementedError as error:
+        raise UserError(
+            f"{path}: expected an archive that Python unpacks, got another ({error}); unpack it, and name the folder "
+            "with --data."
+        ) from error
     except _DAMAGED_ARCHIVE as error:
+        if getattr(error, "errno", None) is not None:  # the disk, not the archive
+            raise
         raise UserError(
             f"{path}: expected a whole zip archive, got a damaged one ({error}); fetch it again."
         ) from error
 
 
 def _read_released_csv(path: Path) -> RawMovieLens:
-    content = path.read_bytes()
+    content = content_of(path)
     frame = parse_csv(path.name, content, RELEASED_CSV)
-    users = frame.drop_duplicates("user_id")[["user_id", "gender", "age", "occupation", "zipcode"]]
-    movies = frame.drop_duplicates("movie_id")[["movie_id", "title", "genres"]]
+    users = _said_once(path, frame, ["user_id", "gender", "age", "occupation", "zipcode"])
+    movies = _said_once(path, frame, ["movie_id", "title", "genres"])
     ratings = frame[["user_id", "movie_id", "rating", "timestamp"]]
     return RawMovieLens(ratings, users, movies, hashlib.sha256(content).hexdigest())
+
+
+def _said_once(path: Path, frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """The distinct rows of some columns; raises UserError where two of them have the first column in common."""
+    table = frame[columns].drop_duplicates()
+    repeated = table[table[columns[0]].duplicated()]
+    if len(repeated):
+        key = columns[0]
+        raise UserError(
+            f"{path.name}, row {repeated.index[0] + 1} below the header: expected {', '.join(columns[1:])} as in the "
+            f"other rows of {key} {repeated[key].iloc[0]}, got others; mend or remove the row."
+        )
+    return table

@@ -6,8 +6,13 @@ strict    random 80/20; label means from training rows only, cross-fitted for th
 temporal  first 80 % / last 20 % by time; a training row's means come from strictly earlier rows only.
 
 Validation is 10 % of the training part: random under paper and strict, the last by time under temporal.
+
+Rows of one user, item and time are twins. All of them go to one split: a random split deals out groups of twins, which
+are single rows where no row repeats another. Rows of one time are never divided between the training part and test.
 """
 
+import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,21 +42,191 @@ class Splits:
         return np.concatenate([self.train, self.valid])
 
 
-def split_rows(protocol: str, times: np.ndarray, seed: int) -> Splits:
-    """Deal the rows out by the protocol's rule; raises UserError where a split would be empty."""
-    num_rows = len(times)
+@dataclass
+class Pairs:
+    """Whom and what each row names."""
+
+    user_of_row: np.ndarray  # (N,) places in `user_ids`
+    item_of_row: np.ndarray  # (N,) places in `item_ids`
+    user_ids: pd.Series
+    item_ids: pd.Series
+
+    def ids(self, rows: np.ndarray) -> pd.DataFrame:
+        """The user and the item of some rows, as the raw files name them."""
+        users, items = self.user_ids.iloc[self.user_of_row[rows]], self.item_ids.iloc[self.item_of_row[rows]]
+        return pd.DataFrame({"user": users.to_numpy(), "item": items.to_numpy()})
+
+
+@dataclass
+class Twins:
+    """Rows that repeat an earlier one: the same user, item and time."""
+
+    rows: np.ndarray  # (M,) the later ones, in their order
+    first: np.ndarray  # (M,) the row that each of them repeats
+
+    def groups(self, num_rows: int) -> np.ndarray:
+        """(num_rows,) the group of each row; groups are counted from 0 in the order of their first rows."""
+        starts = np.ones(num_rows, dtype=bool)
+        starts[self.rows] = False
+        group_of_row = np.cumsum(starts) - 1
+        group_of_row[self.rows] = group_of_row[self.first]
+        return group_of_row
+
+
+def find_twins(pairs: Pairs, times: np.ndarray) -> Twins:
+    """Every row that repeats an earlier one."""
+
+    def pair_of(rows) -> np.ndarray:
+        return pairs.user_of_row[rows].astype(np.int64) * len(pairs.item_ids) + pairs.item_of_row[rows]
+
+    # Hashes tell at once that most rows have no twin, in little memory; the few others are compared for certain.
+    hashes = pd.util.hash_array(pair_of(slice(None)))
+    hashes *= np.uint64(0x9E3779B97F4A7C15)
+    hashes += pd.util.hash_array(times)
+    ordered = np.sort(hashes)
+    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    del ordered
+    if len(repeated) == 0:
+        return Twins(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+    rows = np.flatnonzero(repeated[np.searchsorted(repeated[:-1], hashes)] == hashes)
+    keys = pd.DataFrame({"pair": pair_of(rows), "time": times[rows]})
+    group_of_row = keys.groupby(["pair", "time"], sort=False, dropna=False).ngroup().to_numpy()
+    _, starts = np.unique(group_of_row, return_index=True)  # groups are numbered in the order in which they appear
+    first = rows[starts[group_of_row]]
+    return Twins(rows[rows != first], first[rows != first])
+
+
+# Below its number, a time since 1970 is counted in this unit: 10^8 seconds and 10^11 milliseconds are March 1973.
+NO_DATE = "numbers below 100,000,000"
+UNITS = {NO_DATE: 1e8, "seconds": 1e11, "milliseconds": 1e14, "microseconds": 1e17, "nanoseconds": math.inf}
+UNIT_GAP = 10  # between units; times that run on across a border are of one unit
+
+
+def check_times(protocol: str, times: np.ndarray, where: str) -> None:
+    """Raise UserError for times of several units, and under temporal for times that tell no order.
+
+    Args:
+        where: the file that they come from.
+    """
+    if times.dtype.kind not in "iuf" or len(times) == 0:
+        return
     if protocol == "temporal":
-        order = np.argsort(times, kind="stable")
-    else:
-        order = np.random.default_rng(seed).permutation(num_rows)
-    num_test = round(num_rows * TEST_SHARE)
-    num_valid = round((num_rows - num_test) * VALID_SHARE)
-    bounds = [num_rows - num_test - num_valid, num_rows - num_test]
-    splits = Splits(*np.split(order, bounds))
-    for name in ("train", "valid", "test"):
-        if len(getattr(splits, name)) == 0:
-            raise UserError(f"{name} split: expected at least one row, got none of {num_rows} rows; give more data.")
+        absent = np.flatnonzero(~np.isfinite(times))
+        if len(absent):
+            raise UserError(
+                f"{where}: expected a time in every row, got {times[absent[0]]} in {len(absent):,}; complete or remove "
+                "them, or use --protocol strict."
+            )
+        if len(times) > 2 and times.min() == times.max():
+            raise UserError(
+                f"{where}: expected rows of different times, got {times[0]} in all {len(times):,}; give their true "
+                "times, or use --protocol strict."
+            )
+    found, low = [], -math.inf
+    for unit, high in UNITS.items():
+        of_unit = times[(times >= low) & (times < high)]
+        if len(of_unit):
+            found.append((unit, len(of_unit), of_unit.min(), of_unit.max()))
+        low = high
+    for (unit, count, _, largest), (other_unit, other_count, smallest, _) in itertools.pairwise(found):
+        # A number that is no date, such as a 0 for a time that is not known, harms the order in time alone.
+        harms = unit != NO_DATE or protocol == "temporal"
+        if harms and smallest >= UNIT_GAP * max(largest, 1):
+            raise UserError(
+                f"{where}: expected times of one unit, got {count:,} in {unit} (such as {largest}) and {other_count:,} "
+                f"in {other_unit} (such as {smallest}); convert the ones or the others, or remove their rows."
+            )
+
+
+def split_rows(
+    protocol: str, times: np.ndarray, seed: int, pairs: Pairs | None = None, twins: Twins | None = None
+) -> Splits:
+    """Deal the rows out by the protocol's rule; raises UserError where a split would be empty.
+
+    Args:
+        pairs: by whose ids rows of one time are put in order where the start of validation falls among them; without
+            them, by their places.
+        twins: of these rows; they stay together.
+    """
+    if protocol == "temporal":
+        return _checked(_split_by_time(times, pairs), times)
+    num_rows, group_of_row = len(times), None
+    if twins is not None and len(twins.rows):
+        group_of_row = twins.groups(num_rows)
+    num_groups = num_rows if group_of_row is None else int(group_of_row.max()) + 1
+    order = np.random.default_rng(seed).permutation(num_groups)
+    num_test = round(num_groups * TEST_SHARE)
+    num_valid = round((num_groups - num_test) * VALID_SHARE)
+    bounds = [num_groups - num_test - num_valid, num_groups - num_test]
+    if group_of_row is not None:
+        place_of_group = np.empty(num_groups, dtype=np.int64)
+        place_of_group[order] = np.arange(num_groups)
+        place_of_row = place_of_group[group_of_row]
+        order = np.argsort(place_of_row, kind="stable")
+        bounds = np.searchsorted(place_of_row[order], bounds)
+    return _checked(Splits(*np.split(order, bounds)), times)
+
+
+def _checked(splits: Splits, times: np.ndarray) -> Splits:
+    for name, rows in vars(splits).items():
+        if len(rows) == 0:
+            raise UserError(f"{name} split: expected at least one row, got none of {len(times)} rows; give more data.")
     return splits
+
+
+def _split_by_time(times: np.ndarray, pairs: Pairs | None) -> Splits:
+    """The order in time, cut into the three splits by a rule that the order of the rows does not touch."""
+    order, num_rows = np.argsort(times, kind="stable"), len(times)
+    wanted = num_rows - round(num_rows * TEST_SHARE)
+    start, end = _tie(times, order, wanted)
+    test_start = wanted
+    if start < end:
+        # To the nearer end of the tie, but not where nothing would be left on one side.
+        test_start = min((end, start), key=lambda place: (place in (0, num_rows), abs(place - wanted), place))
+        print(
+            f"temporal: the 80/20 cut fell among {end - start:,} rows of one time ({times[order[start]]}), which stay "
+            f"together: test has {num_rows - test_start:,} rows instead of {num_rows - wanted:,}.",
+            flush=True,
+        )
+    valid_start = test_start - round(test_start * VALID_SHARE)
+    start, end = _tie(times, order, valid_start)
+    if start < end:
+        # Moving this cut as well would change the published splits of MovieLens-1M, where one tie lies on it. By ids,
+        # its rows are divided as they always were.
+        tied = order[start:end]
+        by_id, changes = np.arange(len(tied)), np.arange(len(tied) + 1)
+        if pairs is not None:
+            by_id, changes = _by_ids(pairs.ids(tied))
+        num_early = changes[np.argmin(np.abs(changes - (valid_start - start)))]
+        is_late = np.ones(len(tied), dtype=bool)
+        is_late[by_id[:num_early]] = False
+        order[start:end] = np.concatenate([tied[~is_late], tied[is_late]])
+        valid_start = start + num_early
+        print(
+            f"temporal: validation starts among {end - start:,} rows of one time ({times[tied[0]]}), divided by the "
+            f"ids of user and item: {num_early:,} in train, {end - start - num_early:,} in validation.",
+            flush=True,
+        )
+    return Splits(*np.split(order, [valid_start, test_start]))
+
+
+def _tie(times: np.ndarray, order: np.ndarray, cut: int) -> tuple[int, int]:
+    """Start and end, in the order of time, of the rows of one time that a cut divides; an empty range where none."""
+    if not 0 < cut < len(order) or times[order[cut - 1]] != times[order[cut]]:
+        return cut, cut
+    ordered = times[order]
+    return int(np.searchsorted(ordered, ordered[cut], "left")), int(np.searchsorted(ordered, ordered[cut], "right"))
+
+
+def _by_ids(ids: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The order of rows by user and item, and the places in it where another pair starts, both ends among them."""
+    codes = [
+        np.unique(column.astype(str) if column.dtype == object else column, return_inverse=True)[1]
+        for column in (ids["item"], ids["user"])
+    ]
+    order = np.lexsort(codes)
+    differs = np.any([code[order][1:] != code[order][:-1] for code in codes], axis=0)
+    return order, np.concatenate([[0], np.flatnonzero(differs) + 1, [len(order)]])
 
 
 def check_both_classes(labels: np.ndarray, splits: Splits) -> None:
@@ -89,6 +264,7 @@ def label_means(
     splits: Splits,
     seed: int,
     per_part: bool = True,
+    twins: Twins | None = None,
 ) -> tuple[MeanField, np.ndarray]:
     """The mean label of each row's user or item, as far as the protocol lets the row see it.
 
@@ -98,6 +274,7 @@ def label_means(
         codes: which of them each row has, (N,), as places in `keys`.
         labels, times: one entry per row.
         per_part: of `paper`: means are taken within train and valid and within test, else over all rows.
+        twins: of these rows; they do not see each other's label under strict. Under temporal none of one time does.
     Returns:
         the field that gives the statistic of the training rows (under `paper`, as `per_part` says) to any raw key, and
         the scaled feature of every row, (N,) float32; rows that are in no split hold no meaning.
@@ -105,7 +282,7 @@ def label_means(
     if protocol == "paper":
         seen, means, prior, per_row = _released_means(codes, labels, splits, per_part)
     elif protocol == "strict":
-        seen, means, prior, per_row = _cross_fitted_means(codes, labels, splits, seed)
+        seen, means, prior, per_row = _cross_fitted_means(codes, labels, splits, seed, twins)
     else:
         seen, means, prior, per_row = _earlier_means(codes, labels, times, splits)
     # As released, under paper: the scaler is fitted again on test, and that fit is applied to train too.
@@ -139,15 +316,25 @@ def _released_means(codes, labels, splits: Splits, per_part: bool) -> Means:
     return *table, float(np.mean(labels[train_part])), per_row
 
 
-def _cross_fitted_means(codes, labels, splits: Splits, seed: int) -> Means:
+def _cross_fitted_means(codes, labels, splits: Splits, seed: int, twins: Twins | None = None) -> Means:
     from sklearn.model_selection import KFold
     from sklearn.preprocessing import TargetEncoder
 
-    per_row = np.zeros(len(codes))
-    folds = KFold(n_splits=min(5, len(splits.train)), shuffle=True, random_state=seed)
-    encoder = TargetEncoder(target_type="binary", cv=folds)
-    # fit_transform gives a training row the means of the folds it is not in, so not its own label.
-    per_row[splits.train] = encoder.fit_transform(codes[splits.train, None], labels[splits.train])[:, 0]
+    def fit(rows: np.ndarray) -> TargetEncoder:
+        return TargetEncoder(target_type="binary").fit(codes[rows, None], labels[rows])
+
+    per_row, train = np.zeros(len(codes)), splits.train
+    folds = KFold(n_splits=min(5, len(train)), shuffle=True, random_state=seed).split(train)
+    if twins is not None and len(twins.rows):
+        # A twin in another fold would tell a row its own label: the folds are of groups.
+        groups, group_of_row = np.unique(twins.groups(len(codes))[train], return_inverse=True)
+        of_groups = KFold(n_splits=min(5, len(groups)), shuffle=True, random_state=seed).split(groups)
+        folds = [tuple(np.flatnonzero(np.isin(group_of_row, part)) for part in fold) for fold in of_groups]
+    # A training row is given the means of the folds it is not in, so not its own label. (TargetEncoder's own
+    # fit_transform does the same, but takes folds like these from scikit-learn 1.9 on only.)
+    for others, fold in folds:
+        per_row[train[fold]] = fit(train[others]).transform(codes[train[fold], None])[:, 0]
+    encoder = fit(train)
     table = np.asarray(encoder.categories_[0]), np.asarray(encoder.encodings_[0])
     prior = float(encoder.target_mean_)
     for part in (splits.valid, splits.test):

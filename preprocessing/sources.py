@@ -5,8 +5,11 @@ Needs nothing but Python, so that a path that is missing is told before anything
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from preprocessing.errors import UserError
@@ -17,9 +20,23 @@ ENVIRONMENT_VARIABLE = "INTTOWER_DATA"
 
 MOVIELENS_FILES = RATINGS, USERS, MOVIES = "ratings.dat", "users.dat", "movies.dat"
 MOVIELENS_ARCHIVE = "ml-1m.zip"
+# A file that tells what stands in the place of MovieLens-1M.
+OTHERS_THAN_MOVIELENS_1M = {
+    "u.data": "MovieLens-100K, which is not read",
+    "tags.dat": "MovieLens-10M, which is not read",
+    "ratings.csv": "another release of MovieLens (ratings.csv), which is not read",
+    "workbook.xml": "an Excel workbook; save it as CSV",
+}
 
 REVIEWS, META = "reviews_Electronics_5.json.gz", "meta_Electronics.json.gz"
-REVIEWS_OF_FOLDER = (REVIEWS, "Electronics_5.json.gz", "reviews_Electronics_5.json", "Electronics_5.json", "amazon.csv")
+REVIEWS_OF_FOLDER = (
+    *(REVIEWS, "Electronics_5.json.gz", "reviews_Electronics_5.json", "Electronics_5.json"),
+    *("amazon.csv", "amazon.csv.gz"),
+)
+AMAZON_2023 = (
+    "the 2023 release (user_id, parent_asin, timestamp), which is not read yet; take that of 2018 or 2014 "
+    "(reviewerID, asin, unixReviewTime)."
+)
 
 ALIBABA_FILES = RAW_SAMPLE, AD_FEATURE, USER_PROFILE = "raw_sample.csv", "ad_feature.csv", "user_profile.csv"
 WHERE_ALIBABA_IS = (
@@ -66,13 +83,18 @@ def movielens_files(named: str | None = None) -> Path | None:
     return find_data(named, find_movielens, what)
 
 
+def instead_of_movielens_1m(names: Iterable[str]) -> str | None:
+    """What files of these names are, where they are known to be something else than MovieLens-1M."""
+    return next((OTHERS_THAN_MOVIELENS_1M[name] for name in names if name in OTHERS_THAN_MOVIELENS_1M), None)
+
+
 def find_movielens(folder: Path) -> Path | None:
-    """The MovieLens files in a folder, or None: ratings.dat itself, ml-1m/, ml-1m.zip or movielens.csv/.txt."""
+    """The MovieLens files in a folder, or None: ratings.dat itself, ml-1m/, ml-1m.zip or movielens.csv/.txt(.gz)."""
     if (folder / RATINGS).is_file():
         return folder
     if (folder / "ml-1m" / RATINGS).is_file():
         return folder / "ml-1m"
-    for name in (MOVIELENS_ARCHIVE, "movielens.csv", "movielens.txt"):
+    for name in (MOVIELENS_ARCHIVE, *(f"movielens.{end}" for end in ("csv", "txt", "csv.gz", "txt.gz"))):
         if (folder / name).is_file():
             return folder / name
     return None
@@ -105,8 +127,10 @@ def amazon_files(
         if not Path(meta).is_file():
             raise UserError(f"--meta {meta}: expected a meta file, got no such file; check the path.")
         return path, Path(meta)
+    if is_amazon_2023(path):  # before a meta file is asked for in vain
+        raise UserError(f"{path}: expected Amazon reviews of 2014 or 2018, got {AMAZON_2023}")
     category = stem(path).removeprefix("reviews_").removesuffix("_5")
-    for name in (f"meta_{category}.json.gz", f"meta_{category}.json"):
+    for name in (f"meta_{category}.{end}" for end in ("json.gz", "json", "jsonl.gz", "jsonl")):
         if (path.parent / name).is_file():
             return path, path.parent / name
     if path == DATA_FOLDER / "amazon" / REVIEWS:
@@ -124,13 +148,29 @@ def find_reviews(folder: Path) -> Path | None:
 
 
 def is_csv(path: Path) -> bool:
-    """Whether a file is the released CSV, by its name."""
-    return Path(path).name.lower().endswith((".csv", ".csv.gz", ".txt"))
+    """Whether a file is the released CSV, by its name, packed by gzip or not."""
+    return Path(path).name.lower().removesuffix(".gz").endswith((".csv", ".txt"))
+
+
+def is_amazon_2023(path: Path) -> bool:
+    """Whether the first line of a file of reviews or items has the keys of the 2023 release."""
+    try:
+        with open(path, "rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else open(path, "rb") as file:
+            return has_keys_of_2023(json.loads(file.readline(2**24)))
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError):  # whoever reads it all says what is wrong
+        return False
+
+
+def has_keys_of_2023(line: object) -> bool:
+    """Whether a parsed line is a review or an item of the 2023 release."""
+    return isinstance(line, dict) and "parent_asin" in line and "reviewerID" not in line
 
 
 def stem(path: Path) -> str:
     """`reviews_Books_5.json.gz` as `reviews_Books_5`."""
-    return path.name.removesuffix(".gz").removesuffix(".json")
+    return path.name.removesuffix(".gz").removesuffix(".json").removesuffix(".jsonl")
 
 
 def alibaba_files(named: str | None = None) -> Path:
@@ -143,5 +183,12 @@ def alibaba_files(named: str | None = None) -> Path:
 
 
 def find_alibaba(folder: Path) -> Path | None:
-    """The folder that holds raw_sample.csv: this one or its alibaba/; None where neither does."""
-    return next((place for place in (folder, folder / "alibaba") if (place / RAW_SAMPLE).is_file()), None)
+    """The folder that holds raw_sample.csv, packed or not: this one or its alibaba/; None where neither does."""
+    places = (folder, folder / "alibaba")
+    return next((place for place in places if packed_or_not(place / RAW_SAMPLE).is_file()), None)
+
+
+def packed_or_not(path: Path) -> Path:
+    """A file's path, or, where it is not there, that of the same file packed by gzip if that is."""
+    packed = path.with_name(f"{path.name}.gz")
+    return packed if packed.is_file() and not path.is_file() else path

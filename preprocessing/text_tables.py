@@ -4,14 +4,17 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, is_out_of_memory
+from preprocessing.gzip_lines import HEAD, as_utf_8, check_is_text, opened, text_of
 
 _UNIT_SEPARATOR = b"\x1f"
 
@@ -22,7 +25,7 @@ BLOCK_BYTES = 2**25
 
 
 def parse_separated(name: str, content: bytes, separator: bytes, columns: dict[str, str]) -> pd.DataFrame:
-    """Parse lines of `a::b::c` without a header.
+    """Parse lines of `a::b::c` without a header, in UTF-8 or latin-1.
 
     Args:
         name: the file, for messages.
@@ -30,6 +33,8 @@ def parse_separated(name: str, content: bytes, separator: bytes, columns: dict[s
         columns: each column's name and type, "int" or "str", in file order.
     Raises UserError with file and line number for a wrong number of columns or a field that is no number.
     """
+    check_is_text(name, content[:HEAD])
+    content = as_utf_8(content)
     if not content.strip():
         raise UserError(f"{name}: expected lines of {separator.decode().join(columns)}, got an empty file.")
     # The C parser wants one byte between fields. No text file of these formats holds a unit separator.
@@ -37,14 +42,13 @@ def parse_separated(name: str, content: bytes, separator: bytes, columns: dict[s
     parsed = content.replace(separator, _UNIT_SEPARATOR)
     if _UNIT_SEPARATOR not in content and (_separators_per_line(parsed, _UNIT_SEPARATOR) == len(columns) - 1).all():
         try:
-            frame = pd.read_csv(
+            frame = _read_csv(
                 io.BytesIO(parsed),
                 sep=_UNIT_SEPARATOR.decode(),
                 header=None,
                 names=list(columns),
                 index_col=False,
                 dtype={column: np.int64 if kind == "int" else str for column, kind in columns.items()},
-                encoding="latin-1",
                 quoting=csv.QUOTE_NONE,
                 keep_default_na=False,
                 skip_blank_lines=False,
@@ -53,11 +57,58 @@ def parse_separated(name: str, content: bytes, separator: bytes, columns: dict[s
                 return frame
         except (ValueError, OverflowError):
             pass
-    lines = content.decode("latin-1").split("\n")
+    lines = content.decode().split("\n")
     if lines[-1] == "":
         lines.pop()
+    if other := _other_separator(lines[0], separator.decode(), len(columns)):
+        wanted = f"fields with {separator.decode()!r} between them"
+        raise UserError(f"{name}, line 1: expected {wanted}, got {other!r}; take the file as it was published.")
     rows = (line.rstrip("\r").split(separator.decode()) for line in lines)
     raise _first_fault(name, enumerate(rows, start=1), columns) or _unparsable(name, columns)
+
+
+def _other_separator(line: str, separator: str, num_columns: int) -> str | None:
+    """What stands between the fields of a line in the place of the separator, if it is one that tables have."""
+    if separator in line:
+        return None
+    return next((other for other in _OTHER_SEPARATORS if line.count(other) >= num_columns - 1), None)
+
+
+_OTHER_SEPARATORS = (";", "\t", "|", "::", ",")  # the last is that of a CSV
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Ctrl-C and the like come after the block.
+
+    What a signal raises within pandas' C parser is turned into a fault of the file, or takes the rows read so far for
+    all of them.
+    """
+    came, held = [], {}
+    if threading.current_thread() is threading.main_thread():  # the one that signals reach
+        names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not known everywhere
+        held = {s: signal.getsignal(s) for name in names if (s := getattr(signal, name, None))}
+        held = {number: handler for number, handler in held.items() if callable(handler)}
+    try:
+        for number in held:
+            signal.signal(number, lambda *arguments: came.append(arguments))
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+        for number, frame in came:
+            held[number](number, frame)
+
+
+def _read_csv(*arguments, **options) -> pd.DataFrame:
+    """As pandas' own, but never ended by a signal halfway, and a lack of memory is no fault of the file."""
+    try:
+        with _signals_wait():
+            return pd.read_csv(*arguments, **options)
+    except ValueError as error:
+        if is_out_of_memory(error):
+            raise MemoryError(str(error)) from error
+        raise
 
 
 def _separators_per_line(content: bytes, separator: bytes) -> np.ndarray:
@@ -71,21 +122,18 @@ def _separators_per_line(content: bytes, separator: bytes) -> np.ndarray:
 
 def parse_csv(name: str, content: bytes, columns: dict[str, str]) -> pd.DataFrame:
     """Parse comma-separated text whose header names at least the given columns; raises as `parse_separated`."""
-    text = content.decode("utf-8", errors="surrogateescape").removeprefix("\ufeff")
+    text = text_of(name, content)
     try:
         header = next(csv.reader(io.StringIO(text)), [])
     except csv.Error:
         header = []
-    missing = [column for column in columns if column not in header]
-    if missing:
-        raise UserError(f"{name}, line 1: expected the header {','.join(columns)}, got no {', '.join(missing)}.")
+    check_header(name, header, columns)
     try:
-        frame = pd.read_csv(
+        frame = _read_csv(
             io.StringIO(text),
             dtype={column: np.int64 if kind == "int" else str for column, kind in columns.items()},
             keep_default_na=False,
             skip_blank_lines=False,
-            encoding_errors="surrogateescape",
         )
         # Surplus fields of every line would have become the index; a line cut short is filled up with "".
         if isinstance(frame.index, pd.RangeIndex) and len(frame) and not (frame.iloc[:, -1] == "").any():
@@ -106,35 +154,45 @@ def parse_csv(name: str, content: bytes, columns: dict[str, str]) -> pd.DataFram
     raise fault or _unparsable(name, columns)
 
 
-def read_csv_blocks(path: Path, columns: dict[str, str], block_bytes: int = BLOCK_BYTES) -> Iterator[pd.DataFrame]:
+def check_header(name: str, header: list[str], columns: Iterable[str]) -> None:
+    """Raise UserError for a header that lacks one of the columns or names one twice; says what else stands in it."""
+    missing = [column for column in columns if column not in header]
+    repeated = [column for column in header if header.count(column) > 1]
+    if not missing and not repeated:
+        return
+    got = f"no {', '.join(missing)}." if missing else f"{repeated[0]!r} twice."
+    for other in _OTHER_SEPARATORS[:-1]:
+        # As much as the line has of the names with the other one between them.
+        names = {cell.strip(' "') for cell in ",".join(header).split(other)}
+        if len(names.intersection(columns)) > len(columns) - len(missing):
+            got = f"one with {other!r} between the names; save the file with commas."
+    raise UserError(f"{name}, line 1: expected the header {','.join(columns)}, got {got}")
+
+
+def read_csv_blocks(
+    path: Path, columns: dict[str, str], block_bytes: int = BLOCK_BYTES, if_there: dict[str, str] | None = None
+) -> Iterator[pd.DataFrame]:
     """Read a large comma-separated file with a header, a block of lines at a time, under a progress bar.
 
     Args:
         columns: each wanted column's name and type: "int"; "str?", given as categories; "int?" and "number?", given
             as float64, the latter not below 0. Those with a "?" may be missing (`MISSING`), which gives NaN.
+        if_there: further columns, read where the header has them.
     Returns:
         frames with the wanted columns; names in the header may have spaces around them.
     Raises UserError with file and line for a wrong header, a wrong number of columns or a wrong value.
     """
     path = Path(path)
-    with (
-        open(path, "rb") as file,
-        tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, leave=False, disable=None) as bar,
-    ):
-        first = file.readline()
-        bar.update(len(first))
+    with opened(path) as file:
+        first = as_utf_8(file.readline()).decode()
         try:
-            header = [name.strip() for name in next(csv.reader([first.decode("utf-8-sig", errors="replace")]), [])]
+            header = [name.strip() for name in next(csv.reader([first]), [])]
         except csv.Error:
             header = []
-        missing = [column for column in columns if column not in header]
-        repeated = [column for column in header if header.count(column) > 1]
-        if missing or repeated:
-            got = f"no {', '.join(missing)}" if missing else f"{repeated[0]!r} twice"
-            raise UserError(f"{path.name}, line 1: expected the header {','.join(columns)}, got {got}.")
+        check_header(path.name, header, columns)
+        columns = columns | {column: kind for column, kind in (if_there or {}).items() if column in header}
         line, rest = 2, b""
         while chunk := file.read(block_bytes):
-            bar.update(len(chunk))
             block, newline, rest = (rest + chunk).rpartition(b"\n")
             if newline:
                 yield _parse_block(path.name, line, block + newline, header, columns)
@@ -150,6 +208,7 @@ _BLOCK_TYPES = {"int": np.int64, "str?": str, "int?": np.float64, "number?": np.
 
 
 def _parse_block(name: str, line: int, block: bytes, header: list[str], columns: dict[str, str]) -> pd.DataFrame:
+    block = as_utf_8(block)
     num_lines = block.count(b"\n") + (not block.endswith(b"\n"))
     kinds = {column: columns.get(column, "str") for column in header}
     # The C parser fills up a line cut short, cuts one that is too long, and says nothing.
@@ -160,7 +219,7 @@ def _parse_block(name: str, line: int, block: bytes, header: list[str], columns:
         fault = _fault_of_block(name, line, block, kinds) or _unparsable(name, columns)
     if fault is None:
         try:
-            frame = pd.read_csv(
+            frame = _read_csv(
                 io.BytesIO(block),
                 header=None,
                 names=header,
@@ -170,7 +229,6 @@ def _parse_block(name: str, line: int, block: bytes, header: list[str], columns:
                 na_values={column: list(MISSING) for column, kind in columns.items() if kind.endswith("?")},
                 keep_default_na=False,
                 skip_blank_lines=False,
-                encoding_errors="surrogateescape",
             )
             if len(frame) == num_lines and not any(_is_odd(frame[c], kind) for c, kind in columns.items()):
                 texts = [column for column, kind in columns.items() if kind == "str?"]
@@ -182,7 +240,7 @@ def _parse_block(name: str, line: int, block: bytes, header: list[str], columns:
 
 
 def _fault_of_block(name: str, line: int, block: bytes, kinds: dict[str, str]) -> UserError | None:
-    rows = csv.reader(io.StringIO(block.decode("utf-8", errors="surrogateescape")))
+    rows = csv.reader(io.StringIO(block.decode()))
     begun = line
 
     def numbered() -> Iterator[tuple[int, list[str]]]:

@@ -19,7 +19,8 @@ from preprocessing import alibaba, amazon, movielens, sources
 from preprocessing.choices import PROTOCOLS
 from preprocessing.encode import MeanField
 from preprocessing.errors import UserError
-from preprocessing.interactions import Interactions, encode_interactions
+from preprocessing.interactions import Interactions, encode_interactions, pairs_of
+from preprocessing.protocols import find_twins
 from preprocessing.sample_alibaba import write_alibaba_sample
 from preprocessing.sample_amazon import write_amazon_sample
 from preprocessing.sources import DATA_FOLDER, ENVIRONMENT_VARIABLE
@@ -81,9 +82,15 @@ def check_leaks(raw: Raw, protocol: str, seed: int = 7) -> LeakCheck:
 
 
 def shuffle_labels(raw: Raw, seed: int) -> Raw:
-    """The same rows, their labels dealt out anew: before anything else is done with them."""
-    labels = np.random.default_rng(seed).permutation(raw.interactions.labels)
-    return replace(raw, interactions=replace(raw.interactions, labels=labels))
+    """The same rows, their labels dealt out anew: before anything else is done with them.
+
+    Rows that repeat another get its label, so that one whose twin lies in another split is a leak that shows.
+    """
+    rows = raw.interactions
+    labels = np.random.default_rng(seed).permutation(rows.labels)
+    twins = find_twins(pairs_of(rows, raw.user_fields, raw.item_fields), rows.times)
+    labels[twins.rows] = labels[twins.first]
+    return replace(raw, interactions=replace(rows, labels=labels))
 
 
 def encode(raw: Raw, protocol: str) -> Dataset:

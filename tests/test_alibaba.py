@@ -1,5 +1,6 @@
 """Alibaba display ads from three raw tables to encoded splits, and what is said of files that are wrong."""
 
+import gzip
 import json
 import math
 import os
@@ -19,7 +20,7 @@ import preprocessing.alibaba
 import train_alibaba_IntTower
 from model.IntTower import IntTower
 from preprocessing import sources
-from preprocessing.alibaba import load_alibaba
+from preprocessing.alibaba import FILES, load_alibaba
 from preprocessing.alibaba import read_alibaba as read
 from preprocessing.choices import PROTOCOLS
 from preprocessing.errors import UserError
@@ -255,6 +256,8 @@ def test_rows_of_users_and_ads_without_a_line_stay_in_and_are_counted_and_named(
         "test": 4,
         "users_in_train": 4,
         "items_in_train": 4,
+        "rows_that_repeat_another": 0,
+        "rows_that_contradict_another": 0,
     }
 
 
@@ -272,6 +275,26 @@ def test_rows_of_users_and_ads_without_a_line_are_refused_with_strict_data(folde
         file.write("7,100,11,5,7,9.0\n")
     assert_same_splits(load_alibaba(folder, strict_data=True), load_alibaba(folder))
     assert capsys.readouterr().out == ""
+
+
+def test_rows_that_repeat_another_lie_in_its_split_and_are_refused_with_strict_data(tmp_path, capsys):
+    ads, users = [*ADS, (7, 100, 11, 5, 7, "9.0")], [*USERS, (40, 0, 5, 1, 3, "", 3, 0, 4)]
+    rows = [*ROWS, *ROWS[10:], (*ROWS[12][:4], ROWS[12][5], ROWS[12][4])]  # of which the last has the other label
+    folder = write_folder(tmp_path / "alibaba", rows, users, ads)
+    data = load_alibaba(folder, "temporal")
+    assert (data.counts["rows_that_repeat_another"], data.counts["rows_that_contradict_another"]) == (11, 1)
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert first.startswith(
+        "raw_sample.csv: 11 of 31 rows repeat another of the same user, item and time (rows 11 and 21:"
+    )
+    assert second.startswith(
+        "raw_sample.csv: 1 of the repeated rows contradict the first of them by another label (rows 13"
+    )
+    split_of = {int(row): name for name in SPLITS for row in getattr(data, name).rows}
+    assert all(split_of[row] == split_of[10 + row] for row in range(10, 20))
+    assert refusal(folder, strict_data=True).startswith(
+        "raw_sample.csv: expected each user, item and time once, got 11 of"
+    )
 
 
 def test_lines_of_users_and_ads_that_no_row_names_change_nothing(folder, temporal):
@@ -416,6 +439,10 @@ WRONG_LINES = [
     (RAW_SAMPLE, 15, ROW + "yes", "expected a whole number as clk, got 'yes'"),
     (RAW_SAMPLE, 2, ROW + "2", "expected 0 or 1 as clk, got 2; mend or remove the line."),
     (RAW_SAMPLE, 21, ROW + "-1", "expected 0 or 1 as clk, got -1; mend or remove the line."),
+    (RAW_SAMPLE, 15, ROW + "1", "expected nonclk 0 beside clk 1, got 1; mend or remove the line."),
+    (RAW_SAMPLE, 15, ROW[:-2] + "0,0", "expected nonclk 1 beside clk 0, got 0; mend or remove the line."),
+    (RAW_SAMPLE, 15, ROW[:-2] + "7,0", "expected nonclk 1 beside clk 0, got 7; mend or remove the line."),
+    (RAW_SAMPLE, 15, ROW[:-2] + ",0", "expected a whole number as nonclk, got ''; mend or remove the line."),
     (USER_PROFILE, 1, USER_HEADER[2:], f"expected the header {USER_HEADER.strip()}, got no userid"),
     (USER_PROFILE, 4, ",0,6,2,4,,3,0,", "expected a whole number as userid, got ''"),
     (USER_PROFILE, 5, "50,7,9,1,old,2,1,0,2", "expected a whole number or nothing as age_level, got 'old'"),
@@ -431,6 +458,31 @@ WRONG_LINES = [
 def test_a_wrong_line_is_refused_with_its_file_and_number(folder, name, line, content, expected, any_blocks):
     replace_line(folder / name, line, content)
     assert refusal(folder).startswith(f"{name}, line {line}: {expected}")
+
+
+def test_rows_without_nonclk_and_files_packed_by_gzip_are_the_same_data(folder, temporal, tmp_path):
+    lines = (folder / RAW_SAMPLE).read_text().splitlines()
+    short = [",".join(cell for i, cell in enumerate(line.split(",")) if i != 4) for line in lines]
+    (folder / RAW_SAMPLE).write_text("\n".join(short))
+    assert_same_splits(temporal, load_alibaba(folder, "temporal"))
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    for name in FILES:
+        (packed / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
+    assert find_alibaba(packed) == packed
+    assert_same_splits(temporal, load_alibaba(packed, "temporal"))
+
+
+@pytest.mark.parametrize("name", [RAW_SAMPLE, USER_PROFILE, AD_FEATURE])
+def test_another_format_separator_or_encoding_is_named_and_no_line_is_blamed(folder, name):
+    content = (folder / name).read_bytes()
+    for changed, said in (
+        (b"PAR1" + content, f"{folder / name}: expected plain text, got Parquet; save it as CSV."),
+        (content.decode().encode("utf-16"), f"{folder / name}: expected plain text, got text in UTF-16; save it as"),
+        (content.replace(b",", b";"), f"{name}, line 1: expected the header {','.join(FILES[name])}, got one with ';'"),
+    ):
+        (folder / name).write_bytes(changed)
+        assert refusal(folder).startswith(said)
 
 
 def test_the_first_of_two_wrong_clicks_is_named(folder):

@@ -227,13 +227,40 @@ def test_the_counts_say_what_was_read_and_what_is_not_known(tmp_path):
         "prices_unreadable": 0,
         "items_without_price": 2,
         "items_without_category": 2,
-        "reviews_that_repeat_another": 3,
-        "train": 60,
-        "valid": 7,
-        "test": 17,
+        "train": 62,
+        "valid": 6,
+        "test": 16,
         "users_in_train": 4,
         "items_in_train": 5,
+        "rows_that_repeat_another": 3,
+        "rows_that_contradict_another": 0,
     }
+
+
+def test_reviews_that_repeat_another_lie_in_its_split_and_are_refused_with_strict_data(tmp_path, capsys):
+    twice = [*RATINGS, *RATINGS[:30], (*RATINGS[0][:2], 1, RATINGS[0][3])]  # of which the last has another label
+    for files in (write(tmp_path / "amazon", twice), write_csv(tmp_path / "amazon.csv", released_csv(twice))):
+        data = load_amazon(*files)
+        assert (data.counts["rows_that_repeat_another"], data.counts["rows_that_contradict_another"]) == (31, 1)
+        said = f"{files[0].name}: 31 of 111 rows repeat another of the same user, item and time (rows 1 and 81: "
+        assert capsys.readouterr().out.splitlines() == [
+            f"{said}reviewerID U0, asin B0, time 1000); they stay in, twins in one split.",
+            f"{files[0].name}: 1 of the repeated rows contradict the first of them by another label (rows 1 and 111: "
+            "reviewerID U0, asin B0, time 1000).",
+        ]
+        split_of = {int(row): name for name in SPLITS for row in getattr(data, name).rows}
+        assert all(split_of[row] == split_of[80 + row] for row in range(30))
+        assert split_of[110] == split_of[0]
+        message = tables.refusal(load_amazon, *files, strict_data=True)
+        assert message.startswith(f"{files[0].name}: expected each user, item and time once, got 31 of 111 rows")
+
+
+def test_review_times_of_two_units_are_refused(tmp_path):
+    ratings = [
+        (*rating[:3], (1_400_000_000 + row) * (1000 if row % 8 == 0 else 1)) for row, rating in enumerate(RATINGS)
+    ]
+    files = write(tmp_path / "amazon", ratings)
+    tables.refusal(load_amazon, *files, fragments=("got 70 in seconds", "and 10 in milliseconds"), protocol="temporal")
 
 
 def test_the_dataset_is_named_after_its_category_and_electronics_of_2014_is_amazon(tmp_path):
@@ -514,6 +541,10 @@ QUOTES = "expected a dict of literals, got code or broken quotes ({} outside"
         (b"{'asin': '\xff'}", NO_DICT + "'utf-8' codec"),
         *((line, NO_ASIN) for line in ('{"title": "x"}', '{"asin": null}', "{}", "{'title': 'x'}", "{'asin': 5}")),
         *((line, NO_ASIN) for line in ("{'asin'}", "['asin', 'B1']", "'asin'", "5")),
+        *((line, NO_ASIN) for line in ('{"asin": ""}', "{'asin': ''}", "{'asin': '', 'price': 5}")),
+        ('{"asin": "B1", "price": 5, "price": 6}', NO_DICT + "the key 'price' twice"),
+        ("{'asin': 'B1', 'price': 5, 'price': 6}", NO_DICT + "the key 'price' twice"),
+        ("{'asin': 'Q9', 'asin': 'B1'}", NO_DICT + "the key 'asin' twice"),  # nobody reviewed the first
         ("{'asin': 'B1', 'title': 'x}", QUOTES.format('"\'"')),
         ("{'asin': 'Q9', 'title': 'x", QUOTES.format('"\'"')),
         ("{'asin': 'B1', 'title': 'It's'}", QUOTES.format("'s'")),
@@ -605,6 +636,11 @@ def test_the_fingerprint_is_of_every_byte_the_protocol_and_the_split_seed_alone(
 # --- wrong files
 
 
+def twice(name: str) -> bytes:
+    """A review with one of its keys a second time, with another value."""
+    return review(reviewText="x").replace(b"}", json.dumps({name: "B1"}).encode().replace(b"{", b", "))
+
+
 def review(**changes) -> bytes:
     """A line with fields that are changed, or left out where they are None."""
     line = {"reviewerID": "U0", "asin": "B0", "overall": 5.0, "unixReviewTime": 1} | changes
@@ -619,7 +655,9 @@ def review(**changes) -> bytes:
         (b'{"reviewerID": "\xff"}', "'utf-8' codec"),
         (b"[]", "list indices must be integers"),
         *((review(**{name: None}), f"no {name}") for name in RELEASED_CSV[:4]),
-        *((review(**{name: value}), f"{value!r} as an id") for name in RELEASED_CSV[:2] for value in (5, [])),
+        *((review(**{name: value}), f"{value!r} as an id") for name in RELEASED_CSV[:2] for value in (5, [], "", " ")),
+        *((review(**{name: value}), f"{value} as a number") for name in RELEASED_CSV[2:4] for value in (True, False)),
+        *((twice(name), f"the key '{name}' twice") for name in (*RELEASED_CSV[:4], "reviewText")),
         (review(asin="null").replace(b'"null"', b"null"), "None as an id"),
         (review(asin="\ud800"), "'utf-8' codec can't encode"),
         (review(unixReviewTime="yesterday"), "invalid literal for int()"),
@@ -643,6 +681,63 @@ def test_a_broken_review_is_refused_with_its_file_and_line(line, expected, tmp_p
             f"{names[0]}, line 8: expected a JSON object with reviewerID, asin, overall and unixReviewTime, "
             f"got {expected}"
         )
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_reviews_and_items_of_2023_are_named_as_such(files, tmp_path, place):
+    of_2023 = (
+        {"rating": 5.0, "asin": "B0", "parent_asin": "B0", "user_id": "U0", "timestamp": 1_588_687_728_923},
+        {"main_category": "Gift Cards", "average_rating": 4.5, "price": 10.0, "parent_asin": "B0", "categories": []},
+    )
+    contents = [file.read_bytes() for file in files]
+    contents[place] = json_lines([of_2023[place]])
+    expected = ("expected Amazon reviews of 2014 or 2018, got", "expected an item of 2014 or 2018, got one of")[place]
+    release = f"{expected} the 2023 release (user_id, parent_asin, timestamp), which is not read yet; take that of 2018"
+    refusal(write(tmp_path / "a", *contents), release)
+    files = write(tmp_path / "b", *contents, names=("Gift_Cards.jsonl.gz", "meta_Gift_Cards.jsonl.gz"))
+    refusal(files, release)
+    if place == 0:  # before a meta file is looked for
+        files[1].unlink()
+        message = tables.refusal(locate_amazon, reviews=str(files[0]))
+        assert message.startswith(f"{files[0]}: {release}")
+
+
+def test_a_csv_of_2023_is_named_as_such(tmp_path):
+    content = b"user_id,parent_asin,rating,timestamp\nU0,B0,5.0,1588687728923\n"
+    refusal(write_csv(tmp_path / "Gift_Cards.csv", content), "got the 2023 release", "which is not read yet")
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("place", [0, 1])
+def test_json_that_is_one_list_or_spread_over_lines_is_named_and_no_line_is_blamed(files, tmp_path, place, indent):
+    contents = [reviews(), meta_2018()]
+    contents[place] = json.dumps([*map(json.loads, contents[place].splitlines())], indent=indent).encode()
+    for content in (contents[place], contents[place].removeprefix(b"[\n ")):
+        if content.startswith(b"[") or indent:
+            contents[place] = content
+            message = refusal(write(tmp_path / "a", *contents), "got one JSON text over many lines")
+            assert message.startswith(f"{tmp_path / 'a' / files[place].name}: expected JSON lines, each review or item")
+
+
+def test_a_byte_order_mark_at_the_head_of_reviews_and_items_changes_nothing(files, tmp_path):
+    data = load_amazon(*files)
+    for meta in (meta_2014(), meta_2018()):
+        marked = write(tmp_path / "marked", b"\xef\xbb\xbf" + reviews(), b"\xef\xbb\xbf" + meta)
+        assert_same_splits(data, load_amazon(*marked))
+
+
+@pytest.mark.parametrize("place", [0, 1, "csv"])
+def test_amazon_files_of_another_format_are_named(files, tmp_path, place):
+    if place == "csv":
+        files, place = write_csv(tmp_path / "a.csv"), 0
+    content = files[place].read_bytes()
+    for changed, said in (
+        (b"PAR1" + content, "Parquet; save it as CSV."),
+        (content.decode().encode("utf-16"), "text in UTF-16; save it as UTF-8."),
+        (b"<html>log in</html>", "a web page; fetch it again."),
+    ):
+        files[place].write_bytes(changed)
+        assert refusal(files) == f"{files[place]}: expected plain text, got {said}"
 
 
 @pytest.mark.parametrize("stars", [0, 0.99, 5.01, math.nan, math.inf])
@@ -692,6 +787,14 @@ def test_a_truncated_or_damaged_file_is_to_be_fetched_again(tmp_path, place):
 # --- a wrong CSV
 
 
+def test_ids_of_a_csv_in_latin_1_stay_apart(tmp_path):
+    ratings = [*RATINGS, ("Ué", "B0", 5, 1), ("Uè", "B0", 5, 1)]
+    for encoding in ("utf-8", "latin-1"):
+        content = released_csv(ratings).decode().encode(encoding)
+        users = read_amazon(*write_csv(tmp_path / "a.csv", content)).users["reviewerID"]
+        assert users.tolist() == ["U0", "U1", "U2", "U3", "Ué", "Uè"]
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -699,6 +802,9 @@ def test_a_truncated_or_damaged_file_is_to_be_fetched_again(tmp_path, place):
         (b"", ", line 1: {}, got no " + ", ".join(RELEASED_CSV)),
         (b"x" * 200_000, ", line 1: {}, got no "),
         (released_csv([]), ": expected at least one row below the header, got none."),
+        (released_csv([]).replace(b",", b";"), ", line 1: {}, got one with ';' between the names; save the file with"),
+        (released_csv([]).replace(b"price", b"asin"), ", line 1: {}, got no price."),
+        (released_csv([]).replace(b"price", b"price,asin"), ", line 1: {}, got 'asin' twice."),
         # A last column whose quote is not closed would swallow all the rows behind it, unseen.
         (released_csv() + b'U0,B0,5,1,1,"GPS\n' + b"U1,B0,5,1,1,GPS\n" * 9, ", line 91: expected reviewerID"),
     ],
@@ -714,6 +820,8 @@ def test_a_csv_without_its_header_its_rows_or_its_end_is_refused(content, expect
     ("line", "expected"),
     [
         ("U0,B9,5,1,1", "5 columns where the header has 6"),
+        (",B9,5,1,1,GPS", "'' as an id"),
+        ("U0,,5,1,1,GPS", "'' as an id"),
         ("U0,B9,5,1,1,GPS,more", "7 columns where the header has 6"),
         ("U0,B9,five,1,1,GPS", "could not convert string to float: 'five'"),
         ("U0,B9,5,now,1,GPS", "invalid literal for int()"),

@@ -622,8 +622,8 @@ def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_built(folder
 
 @pytest.mark.parametrize(
     ("function", "number", "num_builds"),
-    [("pathlib.Path.mkdir", errno.EROFS, 0), ("fcntl.flock", errno.ENOLCK, 0), ("os.fsync", errno.ENOSPC, 1)],
-    ids=["read-only", "without locks", "full"],
+    [("pathlib.Path.mkdir", errno.EROFS, 0), ("fcntl.flock", errno.EIO, 0), ("os.fsync", errno.ENOSPC, 1)],
+    ids=["read-only", "broken", "full"],
 )
 def test_a_disk_that_refuses_is_told_in_one_line(function, number, num_builds, tmp_path, monkeypatch):
     def refuse(*arguments, **options) -> None:

@@ -1,16 +1,19 @@
 """Files that are written whole or not at all."""
 
+import errno
 import os
 import resource
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 from shell import run_in_process
 from tables import refusal
 
-from preprocessing.files import write_atomically
+from preprocessing.errors import UserError
+from preprocessing.files import locked, write_atomically
 
 
 def names(folder: Path) -> list[str]:
@@ -121,3 +124,52 @@ def test_a_path_that_no_file_can_have_is_refused_in_one_line(old):
     assert names(folder) == []
     folder.rmdir()
     assert_old_and_alone(old)
+
+
+def test_what_goes_with_the_old_file_goes_when_the_new_one_is_whole(old):
+    beside = old.with_name("beside")
+    beside.write_bytes(b"older")
+
+    def before() -> None:
+        assert old.read_bytes() == b"old"
+        beside.unlink()
+
+    write_atomically(old, b"new", before)
+    assert (old.read_bytes(), names(old.parent)) == (b"new", ["file"])
+
+
+def test_where_what_goes_with_it_cannot_be_written_the_old_file_stays(old):
+    message = refusal(write_atomically, old, b"new", lambda: write_atomically(old / "below", b"new"))
+    assert message.startswith(f"{old / 'below'}: could not be saved (")
+    assert_old_and_alone(old)
+
+
+def test_a_lock_is_waited_for_or_refused_while_another_has_it(tmp_path):
+    def refuse() -> None:
+        raise UserError("taken")
+
+    with locked(tmp_path / "lock", refuse):
+        assert refusal(_enter, tmp_path / "lock", refuse) == "taken"
+        waiting = threading.Event()
+        second = threading.Thread(target=_enter, args=(tmp_path / "lock", waiting.set))
+        second.start()
+        assert waiting.wait(10)
+        assert second.is_alive()
+    second.join(10)
+    assert not second.is_alive()
+    _enter(tmp_path / "lock", refuse)
+
+
+def _enter(path: Path, when_taken) -> None:
+    with locked(path, when_taken):
+        pass
+
+
+def test_where_a_file_system_has_no_locks_it_is_said_and_the_work_goes_on(tmp_path, monkeypatch, capsys):
+    def refuse(*_) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    _enter(tmp_path / "lock", pytest.fail)
+    said = capsys.readouterr().err
+    assert said == f"{tmp_path / 'lock'}: no locks on this file system; keep to one process at a time here.\n"

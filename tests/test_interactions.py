@@ -135,6 +135,7 @@ def test_a_tower_has_its_fields_in_their_order_and_counts_what_training_has(data
     assert [column.vocabulary_size for column in data.user_columns] == [5, 4]
     assert [column.vocabulary_size for column in data.item_columns[:4]] == [5, 4, 4, 4]
     counted = {"train": 14, "valid": 2, "test": 4, "users_in_train": 3, "items_in_train": 3}
+    counted |= {"rows_that_repeat_another": 0, "rows_that_contradict_another": 0}
     assert data.counts == {"rows_read": 25} | counted
     assert data.fingerprint == "fingerprint"
     assert data.embedding_dim == data.user_columns[0].embedding_dim == 4
@@ -241,6 +242,67 @@ def test_under_paper_users_without_a_positive_label_vanish_and_means_are_taken_p
     num_kept = sum(len(getattr(per_part, split)) for split in SPLITS)
     assert per_part.counts["rows_dropped_of_users_without_positive"] == 20 - num_kept > 0
     assert "rows_dropped_of_users_without_positive" not in whole.counts
+
+
+def with_twins(protocol: str, **changes) -> Interactions:
+    """The twenty rows and, below them, two of them again."""
+    raw, again = by_hand(protocol), np.r_[:20, 10, 11]
+    columns = {name: getattr(raw, name)[again] for name in ("user_of_row", "item_of_row", "labels", "times")}
+    context = {"pid": raw.context["pid"].iloc[again].reset_index(drop=True)}
+    columns |= {"context": context, "rows": np.arange(22), "probabilities": None, "file": "shown.csv"}
+    return by_hand(protocol, **columns | changes)
+
+
+def encoded_with_twins(protocol: str, strict_data: bool = False, **changes) -> Dataset:
+    raw = with_twins(protocol, **changes)
+    return encode_interactions(raw, USER_FIELDS, ITEM_FIELDS, protocol, SEED, 4, "", strict_data=strict_data)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_repeated_rows_are_counted_and_said_and_lie_in_the_split_of_their_twins(protocol, capsys):
+    data = encoded_with_twins(protocol)
+    assert (data.counts["rows_that_repeat_another"], data.counts["rows_that_contradict_another"]) == (2, 0)
+    raw = with_twins(protocol)
+    user, ad = USERS["user"][raw.user_of_row[10]], ADS["ad"][raw.item_of_row[10]]
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "shown.csv: 2 of 22 rows repeat another of the same user, item and time "
+        f"(rows 11 and 21: user {user}, ad {ad}, time 9); they stay in, twins in one split."
+    )
+    rows = [set(getattr(data, split).rows.tolist()) for split in SPLITS]
+    assert set.union(*rows) == set(range(22))
+    for twins in ({10, 20}, {11, 21}):
+        assert any(twins <= of_split for of_split in rows)
+
+
+def test_repeated_rows_of_another_label_are_counted_and_said_apart(capsys):
+    labels = with_twins("strict").labels
+    labels[21] = 1 - labels[21]
+    data = encoded_with_twins("strict", labels=labels)
+    assert (data.counts["rows_that_repeat_another"], data.counts["rows_that_contradict_another"]) == (2, 1)
+    said = capsys.readouterr().out.splitlines()[1]
+    assert said.startswith(
+        "shown.csv: 1 of the repeated rows contradict the first of them by another label (rows 12 and 22"
+    )
+
+
+def test_repeated_rows_are_refused_with_strict_data_and_other_rows_are_not():
+    labels = with_twins("strict").labels
+    with pytest.raises(UserError, match=r"^shown.csv: expected each user, item and time once, got 2 of 22 rows"):
+        encoded_with_twins("strict", strict_data=True)
+    labels[21] = 1 - labels[21]
+    with pytest.raises(UserError, match=r"\(rows 12 and 22: .*\), 1 of them with another label; remove them"):
+        encoded_with_twins("strict", strict_data=True, labels=labels)
+    raw = by_hand("strict")
+    data = encode_interactions(raw, USER_FIELDS, ITEM_FIELDS, "strict", SEED, 4, "", strict_data=True)
+    assert data.checksum() == encoded_by_hand("strict").checksum()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_times_of_two_units_are_refused_with_the_name_of_the_file(protocol):
+    times = 978_300_000 + np.arange(20)
+    times[3] *= 1000
+    with pytest.raises(UserError, match=r"^shown.csv: expected times of one unit, got 19 in seconds"):
+        encoded_by_hand(protocol, times=times, file="shown.csv")
 
 
 @pytest.mark.parametrize("split", SPLITS)

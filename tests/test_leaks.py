@@ -1,6 +1,9 @@
 """The leak check: it finds the leak of `paper`, clears the others, and finds one that is put into them."""
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 from shell import assert_refused, environment, run
 
@@ -44,10 +47,24 @@ def test_a_leak_in_strict_is_found_and_gives_exit_code_1(raw, monkeypatch, capsy
     monkeypatch.setattr(
         protocols,
         "_cross_fitted_means",
-        lambda codes, labels, splits, seed: protocols._released_means(codes, labels, splits, True),
+        lambda codes, labels, splits, seed, twins: protocols._released_means(codes, labels, splits, True),
     )
     assert print_leaks(["movielens"], ["strict"]) == 1
     assert capsys.readouterr().out.rstrip().endswith("YES")
+
+
+def test_twins_in_two_splits_would_be_a_leak_and_are_none_in_one(raw, monkeypatch):
+    rows, some = raw.interactions, np.arange(2000)
+    twice = {name: np.tile(getattr(rows, name)[some], 2) for name in ("user_of_row", "item_of_row", "labels", "times")}
+    rows = replace(rows, **twice, rows=np.arange(4000), probabilities=None)
+    # A user of its own for each pair of twins, so that the mean of one is the label of the other.
+    users = pd.DataFrame({"user_id": np.arange(2000), **dict.fromkeys(("gender", "age", "occupation"), 1)})
+    raw = replace(raw, interactions=replace(rows, users=users, user_of_row=np.tile(some, 2)))
+    labels = shuffle_labels(raw, 7).interactions.labels
+    assert np.array_equal(labels[:2000], labels[2000:])
+    assert not check_leaks(raw, "strict").leaks
+    monkeypatch.setattr("preprocessing.interactions.split_rows", lambda *a: protocols.split_rows(*a[:4]))
+    assert check_leaks(raw, "strict").feature_aucs["user_mean_rating"] > 0.8
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """MovieLens-1M from its three layouts to encoded splits, and what is said of files that are wrong."""
 
 import csv
+import errno
+import gzip
 import io
 import itertools
 import os
@@ -150,6 +152,38 @@ TEMPORAL = [(1 + i % 3, 1 + i % 2, (5, 1, 4, 2)[i % 4], i) for i in range(16)]
 TEMPORAL += [(4, 1, 5, 16), (1, 5, 1, 17), (4, 5, 4, 18), (2, 3, 2, 19)]
 
 
+def test_a_file_of_ratings_twice_is_split_as_the_file_itself_and_refused_with_strict_data(folder, tmp_path, capsys):
+    twice = write_folder(tmp_path / "twice", official([*RATINGS, *RATINGS]))
+    csv_file = write_csv(tmp_path / "movielens.csv", [*RATINGS, *RATINGS])
+    once, data = load_movielens(folder), load_movielens(twice)
+    assert once.counts["rows_that_repeat_another"] == 0
+    assert data.counts["rows_that_repeat_another"] == once.counts["train"] + once.counts["valid"] + once.counts["test"]
+    for split in SPLITS:
+        assert dict.fromkeys(getattr(data, split).rows % 160).keys() == dict.fromkeys(getattr(once, split).rows).keys()
+    assert capsys.readouterr().out == (
+        "ratings.dat: 128 of 256 rows repeat another of the same user, item and time (rows 1 and 161: user_id 1, "
+        "movie_id 1, time 1000); they stay in, twins in one split.\n"
+    )
+    for path, where in ((twice, "ratings.dat"), (csv_file, "movielens.csv")):
+        refusal(path, f"{where}: expected each user, item and time once, got 128 of 256 rows", strict_data=True)
+    refusal(twice, "leave out --strict-data", strict_data=True, protocol="temporal")
+
+
+def test_shuffled_ratings_are_split_by_time_as_the_ordered_ones_are_and_ratings_of_one_time_not_at_all(tmp_path):
+    ratings = [(*rating[:3], 978_300_000 + row // 5) for row, rating in enumerate(RATINGS)]
+    shuffled = random.Random(1).sample(range(len(ratings)), len(ratings))
+    data = load_movielens(write_folder(tmp_path / "a", official(ratings)), "temporal")
+    other = load_movielens(write_folder(tmp_path / "b", official([ratings[row] for row in shuffled])), "temporal")
+    for split in SPLITS:
+        assert sorted(shuffled[row] for row in getattr(other, split).rows) == sorted(getattr(data, split).rows)
+    one_time = [(*rating[:3], 978_300_760) for rating in RATINGS]
+    refusal(
+        write_folder(tmp_path / "c", official(one_time)),
+        "ratings.dat: expected rows of different times, got 978300760 in all 128",
+        protocol="temporal",
+    )
+
+
 @pytest.fixture
 def temporal(tmp_path):
     return load_movielens(write_folder(tmp_path / "temporal", official(TEMPORAL)), "temporal")
@@ -293,7 +327,7 @@ def test_ratings_of_3_alone_and_under_paper_low_ones_alone_leave_nothing_and_are
 
 # How the files are packed, what becomes of the archive's bytes, and what is said of it.
 DAMAGED = {
-    "no archive": (zipfile.ZIP_STORED, lambda content: b"<html>404</html>", "not a zip file"),
+    "no archive": (zipfile.ZIP_STORED, lambda content: b"404", "not a zip file"),
     "empty": (zipfile.ZIP_STORED, lambda content: b"", "not a zip file"),
     "cut early": (zipfile.ZIP_DEFLATED, lambda content: content[: len(content) // 3], "not a zip file"),
     "cut late": (zipfile.ZIP_DEFLATED, lambda content: content[:-10], "not a zip file"),
@@ -301,21 +335,96 @@ DAMAGED = {
     "deflate": (zipfile.ZIP_DEFLATED, lambda content: content[:60] + bytes(100) + content[160:], "decompressing"),
     "bzip2": (zipfile.ZIP_BZIP2, lambda content: content.replace(b"1AY&SY", b"1AY&SX"), "data stream"),
     "lzma": (zipfile.ZIP_LZMA, lambda content: content[:60] + bytes(100) + content[160:], ""),
-    # The first of the flags in the archive's list of its members.
-    "encrypted": (
-        zipfile.ZIP_DEFLATED,
-        lambda content: re.sub(rb"(PK\x01\x02.{4})\x00", rb"\1!", content, flags=re.DOTALL),
-        "encrypted",
-    ),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
-def test_a_damaged_or_encrypted_archive_is_refused(tmp_path, damage):
+def test_a_damaged_archive_is_refused(tmp_path, damage):
     method, change, said = DAMAGED[damage]
     path = write_zip(tmp_path / "ml-1m.zip", official(), method=method)
     path.write_bytes(change(path.read_bytes()))
     refusal(path, f"{path}: expected a whole zip archive, got a damaged one", said, "fetch it again")
+
+
+# What a person does who has a whole file of another kind is not to fetch it again.
+OTHER_FILES = {
+    "password": (
+        "ml-1m.zip",
+        # The first of the flags in the archive's list of its members.
+        lambda content: re.sub(rb"(PK\x01\x02.{4})\x00", rb"\1!", content, flags=re.DOTALL),
+        "got one with a password on ratings.dat; unpack it, and name the folder with --data.",
+    ),
+    "packing": (
+        "ml-1m.zip",
+        lambda content: re.sub(rb"(PK\x01\x02.{6})\x08", b"\\1\x09", content, flags=re.DOTALL),
+        "expected an archive that Python unpacks, got another (That compression method is not supported)",
+    ),
+    "Parquet": ("ratings.parquet", lambda content: b"PAR1\n", "got Parquet; save it as CSV."),
+    "web page": ("ml-1m.zip", lambda content: b"<html>404</html>", "got a web page; fetch it again."),
+    "tar": ("ml-1m.tar.gz", gzip.compress, "got a gzip file; unpack it."),
+    "text": ("ratings.tsv", lambda content: b"1\t2\n", "got a file of another kind."),
+}
+
+
+@pytest.mark.parametrize("other", OTHER_FILES)
+def test_a_file_of_another_kind_is_named_with_what_to_do(tmp_path, other):
+    name, change, said = OTHER_FILES[other]
+    content = write_zip(tmp_path / "whole.zip", official()).read_bytes()
+    (tmp_path / name).write_bytes(change(content))
+    assert refusal(tmp_path / name, said).startswith(f"{tmp_path / name}: expected ")
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"),
+    [("ratings.csv", "another release of MovieLens"), ("u.data", "MovieLens-100K"), ("tags.dat", "MovieLens-10M")],
+)
+def test_another_release_is_named(tmp_path, inside, said):
+    contents = {"ratings.dat": b"", inside: b""}
+    for path in (write_zip(tmp_path / "ml.zip", contents), write_folder(tmp_path / "ml", contents)):
+        refusal(path, "expected ratings.dat, users.dat, movies.dat", f"got {said}", "which is not read.")
+
+
+def test_a_disk_that_refuses_the_archive_is_not_called_damage(tmp_path, monkeypatch):
+    def refuses(*arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    path = write_zip(tmp_path / "ml-1m.zip", official())
+    monkeypatch.setattr(zipfile.ZipFile, "read", refuses)
+    with pytest.raises(OSError, match="Input/output error"):
+        load_movielens(path)
+
+
+def test_a_csv_packed_by_gzip_is_the_same_data(tmp_path):
+    data = load_movielens(write_csv(tmp_path / "movielens.csv"))
+    (tmp_path / "gz").mkdir()
+    packed = tmp_path / "gz" / "movielens.csv.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "movielens.csv").read_bytes()))
+    assert find_movielens(packed.parent) == packed
+    assert load_movielens(packed).checksum() == data.checksum()
+    packed.write_bytes(packed.read_bytes()[:-9])
+    refusal(packed, f"{packed}: expected a whole gzip file, got a damaged one", "fetch it again")
+
+
+@pytest.mark.parametrize("name", ["ratings.dat", "users.dat", "movies.dat"])
+def test_files_saved_anew_as_utf_8_are_the_same_data_with_the_same_titles(folder, tmp_path, name):
+    data, titles = load_movielens(folder), read_movielens(folder).movies["title"].tolist()
+    contents = official()
+    contents[name] = contents[name].decode("latin-1").encode("utf-8-sig")
+    again = write_folder(tmp_path / "again", contents)
+    assert_same_splits(data, load_movielens(again))
+    assert read_movielens(again).movies["title"].tolist() == titles == [movie[1] for movie in MOVIES]
+
+
+def test_a_csv_that_contradicts_itself_on_a_user_or_movie_is_refused_with_the_row(tmp_path):
+    text = write_csv(tmp_path / "a.csv").read_text()
+    lines = text.splitlines(keepends=True)
+    for column, expected in ((4, "gender, age, occupation, zipcode as in"), (9, "title, genres as in")):
+        cells = next(csv.reader([lines[-1]]))
+        cells[column] = "other"
+        changed = io.StringIO()
+        csv.writer(changed, lineterminator="\n").writerow(cells)
+        (tmp_path / "a.csv").write_text("".join([*lines[:-1], changed.getvalue()]))
+        assert refusal(tmp_path / "a.csv").startswith(f"a.csv, row 160 below the header: expected {expected}")
 
 
 def test_no_single_wrong_bit_in_a_member_is_read_as_data(tmp_path):

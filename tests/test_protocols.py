@@ -13,7 +13,17 @@ from tables import SPLITS, assert_same_features
 from preprocessing.choices import PROTOCOLS
 from preprocessing.errors import UserError
 from preprocessing.movielens import load_movielens
-from preprocessing.protocols import Splits, check_both_classes, drop_users_without_positive, label_means, split_rows
+from preprocessing.protocols import (
+    Pairs,
+    Splits,
+    Twins,
+    check_both_classes,
+    check_times,
+    drop_users_without_positive,
+    find_twins,
+    label_means,
+    split_rows,
+)
 
 TIMES = np.random.default_rng(0).permutation(1000)
 
@@ -60,6 +70,147 @@ def test_rows_of_one_time_stay_in_file_order_under_temporal():
     splits = split_rows("temporal", np.array([3, 1, 2] * 100), seed=1)
     rows_by_time = [*range(1, 300, 3), *range(2, 300, 3), *range(0, 300, 3)]
     assert np.concatenate([splits.train, splits.valid, splits.test]).tolist() == rows_by_time
+
+
+def pairs_of(users, items) -> Pairs:
+    return Pairs(np.array(users), np.array(items), pd.Series(range(max(users) + 1)), pd.Series(range(max(items) + 1)))
+
+
+@pytest.mark.parametrize(
+    ("counts", "test"),
+    [
+        ({1: 60, 2: 30, 3: 10}, [3]),  # of the ends 60 and 90, 90 is nearer to 80
+        ({1: 75, 2: 20, 3: 5}, [2, 3]),
+        ({1: 70, 2: 20, 3: 10}, [2, 3]),  # as near: the earlier one
+        ({1: 10, 2: 90}, [2]),  # the end of all rows is no cut
+        ({1: 95, 2: 5}, [2]),
+    ],
+)
+def test_the_cut_before_test_moves_to_the_nearest_change_of_time_and_says_so(counts, test, capsys):
+    times = np.random.default_rng(0).permutation(np.repeat(list(counts), list(counts.values())))
+    splits = split_rows("temporal", times, seed=1)
+    assert sorted(splits.test) == np.flatnonzero(np.isin(times, test)).tolist()
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said.startswith("temporal: the 80/20 cut fell among ")
+    assert said.endswith(f"test has {len(splits.test)} rows instead of 20.")
+
+
+def test_cuts_between_two_times_stay_where_they_are_and_nothing_is_said(capsys):
+    splits = split_rows("temporal", np.repeat(np.arange(25), 4)[::-1], seed=1)
+    assert [len(rows) for rows in vars(splits).values()] == [72, 8, 20]
+    assert capsys.readouterr().out == ""
+
+
+def test_whatever_the_order_of_rows_temporal_gives_each_split_the_same_ones(capsys):
+    random = np.random.default_rng(0)
+    users, items, times = random.integers(40, size=1000), random.integers(40, size=1000), random.integers(12, size=1000)
+    pairs = pairs_of(users, items)
+    pairs.user_ids, pairs.item_ids = pairs.user_ids.map("u{}".format), pairs.item_ids.map("i{}".format)
+    dealt = []
+    for order in (np.arange(1000), random.permutation(1000)):
+        shuffled = Pairs(users[order], items[order], pairs.user_ids, pairs.item_ids)
+        dealt.append(split_rows("temporal", times[order], 1, shuffled))
+        rows = {name: order[rows] for name, rows in vars(dealt[-1]).items()}
+        dealt[-1] = {name: sorted(zip(times[r], users[r], items[r], strict=True)) for name, r in rows.items()}
+    assert dealt[0] == dealt[1]
+    assert dealt[0]["test"][0] > dealt[0]["valid"][-1] > dealt[0]["train"][0]
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert "the 80/20 cut fell among" in first
+    assert "temporal: validation starts among" in second
+
+
+def test_a_tie_where_validation_starts_is_divided_by_user_and_item_and_twins_stay_together(capsys):
+    # Of 50 rows 40 come before test; validation would have the last 4 of them, and rows 33 to 38 are of one time.
+    times = np.arange(50)
+    times[33:39] = 33
+    users, items = np.arange(50) % 10, np.arange(50)
+    users[33:39], items[33:39] = [7, 2, 2, 7, 2, 1], [1, 9, 8, 0, 8, 5]
+    # By user and item: row 38, the twins 35 and 37, row 34, row 36, row 33. Three come before the cut at 36.
+    splits = split_rows("temporal", times, 1, pairs_of(users, items))
+    assert splits.train.tolist() == [*range(33), 35, 37, 38]
+    assert splits.valid.tolist() == [33, 34, 36, 39]
+    assert capsys.readouterr().out == (
+        "temporal: validation starts among 6 rows of one time (33), divided by the ids of user and item: 3 in train, "
+        "3 in validation.\n"
+    )
+    users[38], items[38] = 2, 8  # three twins in front: now there is no cut after two, and three are taken
+    users[34], items[34] = 2, 8  # four: the cut moves behind them
+    assert split_rows("temporal", times, 1, pairs_of(users, items)).train.tolist() == [*range(33), 34, 35, 37, 38]
+
+
+@pytest.mark.parametrize("protocol", ["strict", "paper"])
+def test_rows_without_twins_are_dealt_out_one_by_one(protocol):
+    pairs = pairs_of(np.arange(1000) % 7, np.arange(1000) % 11)
+    splits = split_rows(protocol, TIMES, 3, pairs, find_twins(pairs, TIMES))
+    order = np.random.default_rng(3).permutation(1000)
+    assert np.concatenate([*vars(splits).values()]).tolist() == order.tolist()
+
+
+def test_twins_go_to_one_split_and_the_others_where_they_went_without_them():
+    plain = split_rows("strict", TIMES, seed=3)
+    twins = Twins(rows=np.arange(1000, 1300), first=np.arange(300))
+    splits = split_rows("strict", np.concatenate([TIMES, TIMES[:300]]), 3, twins=twins)
+    for name, rows in vars(splits).items():
+        groups = np.where(rows < 1000, rows, rows - 1000)
+        assert list(dict.fromkeys(groups)) == getattr(plain, name).tolist()
+        assert len(groups) == np.isin(np.arange(1300) % 1000, getattr(plain, name)).sum()
+
+
+@pytest.mark.parametrize("constant", [False, True], ids=["hashed", "all of one hash"])
+def test_a_twin_has_the_same_user_item_and_time_as_an_earlier_row(constant, monkeypatch):
+    if constant:
+        monkeypatch.setattr(pd.util, "hash_array", lambda values: np.zeros(len(values), dtype=np.uint64))
+    users, items, times = [1, 1, 2, 1, 1, 1, 2, 3], [0, 0, 0, 1, 0, 0, 0, 3], [5, 6, 5, 5, 5, 5, 5, 1]
+    twins = find_twins(pairs_of(users, items), np.array(times))
+    assert twins.rows.tolist() == [4, 5, 6]
+    assert twins.first.tolist() == [0, 0, 2]
+    assert twins.groups(8).tolist() == [0, 1, 2, 3, 0, 0, 2, 4]
+    assert len(find_twins(pairs_of([0, 1], [0, 0]), np.zeros(2)).rows) == 0
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("units", "fragments"),
+    [
+        ((1, 1000), ("in seconds (such as 978300999)", "in milliseconds (such as 978300000000)")),
+        ((1000, 10**6), ("in milliseconds", "in microseconds")),
+        ((1, 10**9), ("in seconds", "in nanoseconds")),
+    ],
+)
+def test_times_of_two_units_in_one_file_are_refused(protocol, units, fragments):
+    times = 978_300_000 + np.arange(1000)
+    times[:] *= np.where(times % 10 == 0, units[1], units[0])
+    with pytest.raises(UserError) as caught:
+        check_times(protocol, times, "ratings.dat")
+    message = str(caught.value)
+    assert message.startswith("ratings.dat: expected times of one unit, got 900 in")
+    assert all(fragment in message for fragment in fragments), message
+    for unit in units:
+        check_times(protocol, (978_300_000 + np.arange(1000)) * unit, "ratings.dat")
+
+
+def test_times_of_one_unit_may_run_across_every_border():
+    for times in (np.arange(0, 3e8, 1e4), np.arange(9e10, 2e11, 1e7), np.arange(1000), np.array([-5, 7])):
+        check_times("temporal", times, "ratings.dat")
+
+
+def test_a_time_that_is_no_date_among_dates_is_refused_under_temporal_alone():
+    times = np.append(978_300_000 + np.arange(99), 0)
+    for protocol in ("strict", "paper"):
+        check_times(protocol, times, "ratings.dat")
+    with pytest.raises(UserError, match="got 1 in numbers below 100,000,000 \\(such as 0\\) and 99 in seconds"):
+        check_times("temporal", times, "ratings.dat")
+    times = np.append(times[:99], np.nan)
+    check_times("strict", times, "ratings.dat")
+    with pytest.raises(UserError, match=r"^ratings.dat: expected a time in every row, got nan in 1;"):
+        check_times("temporal", times, "ratings.dat")
+
+
+def test_rows_that_all_have_one_time_are_refused_under_temporal_alone():
+    times = np.full(20, 978_300_760)
+    check_times("strict", times, "ratings.dat")
+    with pytest.raises(UserError, match=r"^ratings.dat: expected rows of different times, got 978300760 in all 20;"):
+        check_times("temporal", times, "ratings.dat")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -170,6 +321,20 @@ def test_strict_means_come_from_the_other_folds_for_training_rows_and_from_all_o
     for others, fold in KFold(n_splits=5, shuffle=True, random_state=3).split(keys[:40]):
         reference = TargetEncoder(target_type="binary").fit(keys[others, None], labels[others])
         np.testing.assert_allclose(values[fold], reference.transform(keys[fold, None])[:, 0], atol=1e-6)
+
+
+def test_a_twin_does_not_tell_a_training_row_its_label_under_strict():
+    # Forty users of one row each, and each row once more: without its twin a row knows the mean of others alone.
+    keys, labels = np.tile(np.arange(40), 2), np.tile(np.arange(40) % 2, 2)
+    splits, ids = splits_of(range(80), [0], [0]), pd.Series(np.arange(40), name="user_id")
+    twins = Twins(rows=np.arange(40, 80), first=np.arange(40))
+
+    def feature(twins):
+        _, scaled = label_means("strict", "m", ids, keys, labels, np.zeros(80), splits, 0, True, twins)
+        return np.corrcoef(scaled[1:], labels[1:])[0, 1]  # row 0 stands for valid and test as well
+
+    assert feature(twins) < 0.2  # below 0: of the others, fewer have the label that was left out
+    assert feature(None) > 0.7
 
 
 # --- temporal
