@@ -17,6 +17,7 @@ from experiment.folder import check_run_folder
 from preprocessing.command import Parser, exit_code, positive, read_command_line
 from preprocessing.errors import UserError
 from preprocessing.sources import movielens_files
+from serving.choices import replace_what_cannot_be_shown
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -51,6 +52,7 @@ import pandas as pd
 
 from experiment.report import SYNTHETIC_BANNER
 from preprocessing.encode import SparseField
+from preprocessing.gzip_lines import text_of
 from preprocessing.movielens import RawMovieLens, locate_movielens, read_movielens
 from serving.build_index import build_index
 from serving.index_files import MANIFEST, read_manifest
@@ -63,6 +65,7 @@ NOBODY = -1  # no user has this id
 
 def main(arguments: argparse.Namespace) -> None:
     """Find the user and the candidates, score, print."""
+    replace_what_cannot_be_shown()
     run = load_run(arguments.run, arguments.levels)
     if run.item_id != "movie_id":
         raise UserError(f"{arguments.run}: expected a run on MovieLens, got one whose items have {run.item_id!r}.")
@@ -121,7 +124,7 @@ def remarks(run: TrainedRun, user: pd.DataFrame, is_cold: bool) -> list[str]:
 
 def read_candidates(path: Path, index: ItemIndex) -> list[str]:
     """Movie ids, one a line; says which are not in the index. Raises UserError where the file holds none."""
-    candidates = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    candidates = [line.strip() for line in text_of(path, path.read_bytes()).splitlines() if line.strip()]
     if not candidates:
         raise UserError(f"{path}: expected movie ids, one a line, got none.")
     missing = [candidate for candidate in dict.fromkeys(candidates) if candidate not in index]

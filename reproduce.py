@@ -106,11 +106,11 @@ def _make_table(arguments: argparse.Namespace, records: Records, lock: int) -> i
     missing = missing_runs(every, records)
     failed = execute(missing, records, arguments.jobs, arguments.device, lock) if missing else []
     for dataset, protocol in plan:
-        if arguments.table == "2":
-            for notice in update_bootstrap(dataset, protocol, records):
-                print(notice)
+        notices = update_bootstrap(dataset, protocol, records) if arguments.table == "2" else []
         write = write_table_2 if arguments.table == "2" else write_ablation
         write(records, dataset, protocol, data_state(dataset, protocol).name)
+        for notice in notices:
+            print(notice)
     if failed:
         print(f"{len(failed)} of {len(missing)} runs failed; the same command tries them again:", file=sys.stderr)
         for run in failed:

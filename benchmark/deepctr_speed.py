@@ -15,6 +15,7 @@ import sys
 
 from preprocessing.command import Parser, exit_code, positive, read_command_line
 from preprocessing.sources import movielens_files
+from serving.choices import check_installed
 from training.device import check_device
 
 ARCHITECTURES = ("WDL", "DeepFM", "DCN", "AutoInt")
@@ -31,6 +32,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     arguments = parser.parse_args(words)
     movielens_files(arguments.data)
     check_device(arguments.device)
+    check_installed(["deepctr_torch"], "requirements.txt")
     return arguments
 
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from preprocessing.command import Parser, exit_code, positive, read_command_line
+from preprocessing.command import Parser, exit_code, file_to_write, positive, read_command_line
 from preprocessing.sources import movielens_files
 from training.device import check_device
 
@@ -24,7 +23,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", help="MovieLens-1M, as for the training script")
     parser.add_argument("--rounds", type=positive, default=300)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=Path, help="also write the records to a file, as JSON lines")
+    parser.add_argument("--json", type=file_to_write, help="also write the records to a file, as JSON lines")
     arguments = parser.parse_args(words)
     movielens_files(arguments.data)
     check_device(arguments.device)

@@ -15,8 +15,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from preprocessing.command import Parser, exit_code, positive, read_command_line
+from preprocessing.command import (
+    Parser,
+    exit_code,
+    file_to_write,
+    positive,
+    positive_number,
+    read_command_line,
+)
+from preprocessing.errors import Stopped
 from preprocessing.sources import movielens_files
+from serving.choices import check_installed
 
 TWO_TOWERS = {
     "DSSM": ("DSSM", {}),
@@ -39,11 +48,13 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--candidates", type=positive, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--threads", type=positive, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=positive, default=1000, help="requests of each model at 1,000 candidates")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of the requests per second, per model")
+    parser.add_argument("--seconds", type=positive_number, default=10.0, help="of the requests per second, per model")
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS, metavar="MODEL")
-    parser.add_argument("--json", type=Path, help="also write the records to a file, as JSON lines")
+    parser.add_argument("--json", type=file_to_write, help="also write the records to a file, as JSON lines")
     arguments = parser.parse_args(words)
     movielens_files(arguments.data)
+    if any(name.endswith(ONNX) for name in arguments.models):
+        check_installed(["onnx", "onnxscript", "onnxruntime"], "requirements-export.txt")
     return arguments
 
 
@@ -53,6 +64,7 @@ if __name__ == "__main__":
 import json
 import multiprocessing
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -91,6 +103,7 @@ class Server:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # the process inherits it before any library looks
         self._process = context.Process(target=_serve, args=(name, data, num_items, far_end), daemon=True)
         self._process.start()
+        far_end.close()  # the process has its own: where it dies, this one is told
 
     def begin(self, num_candidates: int, num_requests: int, seconds: float = float("inf")) -> None:
         """Have requests answered, at most so many and so long."""
@@ -98,7 +111,10 @@ class Server:
 
     def received(self):
         """The next thing that the process says: first the bytes of an item, then milliseconds of requests."""
-        return self._pipe.recv()
+        try:
+            return self._pipe.recv()
+        except EOFError:
+            raise Stopped("a process that served ended before its time; what it said is above.") from None
 
     def stop(self) -> None:
         self._pipe.send(None)
@@ -106,6 +122,7 @@ class Server:
 
 
 def _serve(name: str, data: Path, num_items: int, pipe) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is told by the process that was called
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         loaded = load_movielens(data)

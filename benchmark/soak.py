@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from preprocessing.command import Parser, exit_code, read_command_line
+from preprocessing.command import Parser, exit_code, positive_number, read_command_line
 
 
 def parse(words: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--minutes", type=positive_number, default=5.0)
     return parser.parse_args(words)
 
 
@@ -143,7 +143,8 @@ def main(arguments: argparse.Namespace) -> None:
                 thread.join()
     requests, wrong = (sum(c[name] for c in asked) for name in ("requests", "wrong"))
     seconds = sum(c["seconds"] for c in asked)
-    print(f"{requests:,} requests of {1e3 * seconds / requests:.2f} ms, {updated['updates']:,} updates, {wrong} wrong")
+    milliseconds = 1e3 * seconds / max(requests, 1)
+    print(f"{requests:,} requests of {milliseconds:.2f} ms, {updated['updates']:,} updates, {wrong} wrong")
     if wrong or not alive:
         raise SystemExit(1)
 

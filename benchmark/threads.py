@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from preprocessing.command import SPINS, Parser, exit_code, read_command_line
+from preprocessing.command import SPINS, Parser, exit_code, positive_number, read_command_line
 
 SETTINGS = {
     "the library's own": {},
@@ -24,7 +24,7 @@ SETTINGS = {
 def parse(words: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement (default 8)")
+    parser.add_argument("--seconds", type=positive_number, default=8.0, help="of each measurement (default 8)")
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS), metavar="SETTING")
     return parser.parse_args(words)
 
@@ -34,6 +34,7 @@ if __name__ == "__main__":
 
 import multiprocessing
 import os
+import signal
 import time
 
 import torch
@@ -56,6 +57,7 @@ ITEM_COLUMNS = [
 
 def train(seconds: float, pipe) -> None:
     """Send when all is ready; train for so long from the answer on; send the samples/s. For a process of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is told by the process that was called
     keep_freed_memory()
     seed_everything(0)
     model = IntTower(USER_COLUMNS, ITEM_COLUMNS)
@@ -83,6 +85,7 @@ def train(seconds: float, pipe) -> None:
 
 def keep_busy() -> None:
     """Take one core for as long as the process lives."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     while True:
         pass
 

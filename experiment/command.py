@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from experiment.folder import check_output
 from experiment.settings import TrainingSettings, parse_settings
 from preprocessing.command import exit_code, read_command_line
 from training.device import resolve_device
@@ -17,6 +18,7 @@ def read_settings(settings: type, presets: dict[str, dict] | None = None) -> Tra
     def parse(words: list[str]) -> TrainingSettings:
         chosen = parse_settings(settings, words, presets or {}, description)
         chosen.check()
+        check_output(chosen)
         return chosen
 
     return read_command_line(parse)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from experiment.settings import TrainingSettings
 from preprocessing.errors import UserError
+from preprocessing.files import locked
 from training import CHECKPOINT
 
 RECORD, TEST_LOGITS, ENCODERS = "record.json", "test_logits.npy", "encoders.json"
 LEARNING_CURVE, TENSORBOARD = "learning_curve.png", "tensorboard"
+LOCK = ".lock"
 
 
 def open_run_folder(settings: TrainingSettings, dataset: str, model: str) -> Path:
@@ -28,12 +34,61 @@ def open_run_folder(settings: TrainingSettings, dataset: str, model: str) -> Pat
     return folder
 
 
+def check_output(settings: TrainingSettings) -> None:
+    """Raise UserError where the folder that --output names holds another run, or one is at work there.
+
+    Before data are read, which may take minutes; `train_and_record` looks again.
+    """
+    if settings.output:
+        folder = open_run_folder(settings, "", "")
+        if (folder / LOCK).exists():
+            with only_run(folder):
+                pass
+
+
 def clear_run_folder(folder: Path, overwrite: bool) -> None:
-    """Remove what would not be the run's that goes on now: its results, and with `overwrite` all of the older run."""
-    for name in (RECORD, TEST_LOGITS, LEARNING_CURVE, *((CHECKPOINT, ENCODERS) if overwrite else ())):
+    """Remove the results of an older checkpoint, which a newer one is about to replace; with `overwrite` its curves."""
+    for name in (RECORD, TEST_LOGITS, LEARNING_CURVE):
         (folder / name).unlink(missing_ok=True)
     if overwrite:
         shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
+
+
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """One process at a time trains in a folder. Raises UserError where another one does, or it cannot be made."""
+
+    def refuse() -> None:
+        raise UserError(
+            f"{folder}: expected no other run at work in this folder, got one; wait for it, or take another --output."
+        )
+
+    with ExitStack() as entered:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            entered.enter_context(locked(folder / LOCK, refuse))
+            for name in (CHECKPOINT, ENCODERS, RECORD, TEST_LOGITS):  # half-written by a process that was killed
+                for left in folder.glob(f".{name}.*"):
+                    if left.suffix[1:].isdigit():
+                        left.unlink()
+        except OSError as error:
+            raise UserError(
+                f"{folder}: expected a folder to write to, got {error.strerror or error}; "
+                "free some space or choose another with --output."
+            ) from error
+        yield
+
+
+def ensure_temporary_folder(folder: Path) -> None:
+    """Where the machine has no folder for temporary files, which torch and matplotlib want, one in the run's folder.
+
+    It goes when the process ends.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        tempfile.tempdir = tempfile.mkdtemp(prefix=".temporary-", dir=folder.resolve())
+        atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
 
 def check_run_folder(folder: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import shutil
@@ -14,12 +15,15 @@ import torch
 from torch import nn
 
 from experiment.code_version import PROJECT, code_version
-from experiment.folder import RECORD, TEST_LOGITS
+from experiment.folder import ENCODERS, RECORD, TEST_LOGITS
 from experiment.settings import TrainingSettings
+from preprocessing.encode import encoders_as_json
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 from preprocessing.inputs import DenseFeat
 from preprocessing.tables import Dataset
+from training import CHECKPOINT
+from training.checkpoint import ENCODERS_CHECKSUM, load_checkpoint, weights_checksum
 from training.memory import peak_gpu_memory_bytes, peak_memory_bytes
 from training.metrics import auc
 from training.trainer import Trainer
@@ -31,6 +35,7 @@ def run_identity(settings: TrainingSettings, data: Dataset, model: nn.Module) ->
     """What a checkpoint must agree on to be this run's."""
     columns = [[c.name, getattr(c, "vocabulary_size", None)] for c in [*data.user_columns, *data.item_columns]]
     identity = {"model": type(model).__name__, "data": data.fingerprint, "vocabulary sizes": columns}
+    identity[ENCODERS_CHECKSUM] = hashlib.sha256(encoders_as_json(data.user_encoder, data.item_encoder)).hexdigest()
     return json.loads(json.dumps(identity | settings.identity(type(model))))
 
 
@@ -75,6 +80,7 @@ def make_record(
         "num_threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
         "git": git_state(),
+        "weights": weights_checksum(model.state_dict()),
         "history": progress.history,
     }
 
@@ -82,16 +88,24 @@ def make_record(
 def write_record(folder: Path, record: dict, test_logits: np.ndarray) -> None:
     """Write a run's record and its test logits, (N,) float32 in the order of the test table, into its folder.
 
-    A run that has a record is finished.
+    A run that has a record is finished. An older record goes when both files are on the disk, and before either takes
+    its place: it never stands beside other logits, and a full disk leaves it.
     """
-    write_atomically(folder / TEST_LOGITS, lambda file: np.save(file, test_logits, allow_pickle=False))
-    write_atomically(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+
+    def write_logits() -> None:
+        def write(file) -> None:
+            np.save(file, test_logits, allow_pickle=False)
+
+        write_atomically(folder / TEST_LOGITS, write, before=lambda: (folder / RECORD).unlink(missing_ok=True))
+
+    write_atomically(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode(), before=write_logits)
 
 
 def finished_record(folder: Path, settings: TrainingSettings, data: Dataset, model: type) -> dict | None:
     """The record of a finished run of a model on these data with these settings; None where there is none.
 
-    Raises UserError where the file is no record.
+    None too where the checkpoint or the encoders beside it are not those of the record. Raises UserError where the file
+    is no record, or the checkpoint none.
     """
     if not (folder / RECORD).exists():
         return None
@@ -99,9 +113,19 @@ def finished_record(folder: Path, settings: TrainingSettings, data: Dataset, mod
         record = json.loads((folder / RECORD).read_bytes())
         same = record["settings"] == json.loads(json.dumps(settings.recorded(model)))
         made_of = record["fingerprint"], record["tables"], record["code"]
-        return record if same and made_of == (data.fingerprint, data.checksum(), code_version(model)) else None
-    except (ValueError, KeyError, TypeError) as error:
+        if not same or made_of != (data.fingerprint, data.checksum(), code_version(model)):
+            return None
+        weights = record.get("weights")  # none in a record of an older version
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / RECORD}: expected the record of a run, got {error!r}; use --overwrite.") from error
+    if weights is not None and (folder / CHECKPOINT).exists():
+        state = load_checkpoint(folder / CHECKPOINT)
+        if weights != weights_checksum(state.get("best_model") or state["model"]):
+            return None
+    encoders = folder / ENCODERS
+    if encoders.exists() and encoders.read_bytes() != encoders_as_json(data.user_encoder, data.item_encoder):
+        return None
+    return record
 
 
 def _best_auc(data: Dataset) -> float | None:

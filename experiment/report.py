@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from experiment.code_version import PROJECT
+from experiment.folder import LEARNING_CURVE
 
 PUBLISHED = PROJECT / "results" / "published.json"
 
@@ -37,7 +38,10 @@ def print_report(record: dict, folder: Path) -> None:
     print("  ".join(value.ljust(width) for value, width in zip(values, widths, strict=True)))
     for line in _remarks(record):
         print(line)
-    print(f"record, checkpoint, encoders and learning curve: {folder}/")
+    # A picture that could not be drawn is not promised.
+    curve = ["learning curve"] if (folder / LEARNING_CURVE).is_file() else []
+    *kept, last = "record", "checkpoint", "encoders", *curve
+    print(f"{', '.join(kept)} and {last}: {folder}/")
 
 
 def _remarks(record: dict) -> list[str]:

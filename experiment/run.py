@@ -6,14 +6,23 @@ from pathlib import Path
 from torch import nn
 
 from experiment.code_version import code_version
-from experiment.folder import ENCODERS, TENSORBOARD, clear_run_folder, open_run_folder
+from experiment.folder import (
+    ENCODERS,
+    TENSORBOARD,
+    clear_run_folder,
+    ensure_temporary_folder,
+    only_run,
+    open_run_folder,
+)
 from experiment.record import finished_record, make_record, run_identity, write_record
 from experiment.report import SYNTHETIC_BANNER
 from experiment.settings import TrainingSettings
 from experiment.tensorboard import epoch_writer
-from preprocessing.encode import save_encoders
+from preprocessing.encode import encoders_as_json
+from preprocessing.files import write_atomically
 from preprocessing.sources import stands_in
 from preprocessing.tables import Dataset
+from training import CHECKPOINT
 from training.device import resolve_device
 from training.metrics import evaluate
 from training.trainer import Trainer
@@ -22,17 +31,30 @@ from training.trainer import Trainer
 def train_and_record(settings: TrainingSettings, data: Dataset, model: nn.Module) -> tuple[dict, Path]:
     """Train until validation AUC stops rising, evaluate on test; returns the record and the folder that holds it.
 
-    With `settings.resume`, a finished run is not run again, and a stopped one goes on from its checkpoint.
-    Raises UserError where another run stands in the folder.
+    With `settings.resume`, a finished run is not run again, and a stopped one goes on from its checkpoint. What stands
+    in the folder of an older run stays until this one's first checkpoint is on the disk.
+    Raises UserError where another run stands in the folder, or is at work there.
     """
     if data.synthetic:
         print(SYNTHETIC_BANNER)
     if stands_in(data.source) and (flags := settings.shorten()):
         print(f"a first look, with {flags}; other values of these flags train longer.")
     folder = open_run_folder(settings, data.name, type(model).__name__)
-    if settings.resume and (record := finished_record(folder, settings, data, type(model))):
-        return record, folder
+    with only_run(folder):
+        open_run_folder(settings, data.name, type(model).__name__)  # again: who had the lock may have left a run
+        ensure_temporary_folder(folder)
+        if settings.resume and (record := finished_record(folder, settings, data, type(model))):
+            return record, folder
+        return _train(settings, data, model, folder), folder
+
+
+def _train(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: Path) -> dict:
     code = code_version(type(model))  # now: a file may be edited while it runs
+    encoders = encoders_as_json(data.user_encoder, data.item_encoder)
+
+    def replace_older_run() -> None:
+        write_atomically(folder / ENCODERS, encoders, before=lambda: clear_run_folder(folder, settings.overwrite))
+
     trainer = Trainer(
         model,
         learning_rate=settings.lr,
@@ -43,11 +65,11 @@ def train_and_record(settings: TrainingSettings, data: Dataset, model: nn.Module
         run_dir=folder,
         identity=run_identity(settings, data, model),
         checkpoint_seconds=settings.checkpoint_seconds,
+        before_checkpoint=replace_older_run,
     )
-    if settings.resume:
-        trainer.restore()  # refuses another run's checkpoint before anything of that run is written over
-    clear_run_folder(folder, settings.overwrite)
-    save_encoders(folder / ENCODERS, data.user_encoder, data.item_encoder)
+    if settings.resume and (folder / CHECKPOINT).exists():
+        trainer.restore()  # refuses another run's checkpoint
+        write_atomically(folder / ENCODERS, encoders)  # they may be missing, or of a run that was killed
     on_epoch = None
     if settings.tensorboard:
         on_epoch = epoch_writer(folder / TENSORBOARD, trainer.progress.history)
@@ -60,4 +82,4 @@ def train_and_record(settings: TrainingSettings, data: Dataset, model: nn.Module
     valid = evaluate(data.valid.labels.numpy(), trainer.predict(data.valid), data.valid.groups)
     record = make_record(settings, data, trainer, code, test, valid, seconds)
     write_record(folder, record, test_logits)
-    return record, folder
+    return record

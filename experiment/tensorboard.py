@@ -7,23 +7,28 @@ from pathlib import Path
 
 
 def epoch_writer(folder: Path, history: list[dict]) -> Callable[[dict], None]:
-    """A function that writes an epoch's row of the history as scalars; what stood in the folder is replaced.
+    """A function to call after each epoch: it writes the rows of the history that are new, as scalars.
+
+    The first call replaces what stood in the folder, and no sooner: until then it is an older run's.
 
     Args:
-        history: the epochs that a resumed run has behind it; they are written at once.
+        history: of the run, which grows.
     """
     from torch.utils.tensorboard import SummaryWriter  # an optional package: see TrainingSettings.check
 
-    for older in folder.glob("events.out.tfevents.*"):
-        older.unlink()
-    writer = SummaryWriter(folder)
+    writers, written = [], 0
 
-    def write(row: dict) -> None:
-        for name, value in row.items():
-            if name != "epoch":
-                writer.add_scalar(name, value, row["epoch"])
-        writer.flush()
+    def write(_: dict) -> None:
+        nonlocal written
+        if not writers:
+            for older in folder.glob("events.out.tfevents.*"):
+                older.unlink()
+            writers.append(SummaryWriter(folder))
+        for row in history[written:]:
+            for name, value in row.items():
+                if name != "epoch":
+                    writers[0].add_scalar(name, value, row["epoch"])
+        written = len(history)
+        writers[0].flush()
 
-    for row in history:
-        write(row)
     return write

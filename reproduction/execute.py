@@ -175,8 +175,6 @@ def _failure(child: _Child) -> str:
 def _start(run: Run, device: str, runs: Path, lock: int) -> _Child:
     folder = run_folder(run, data_state(run.dataset, run.protocol), runs)
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(f".{CHECKPOINT}.*"):  # half-written by a process that was killed
-        left.unlink()
     command = [sys.executable, *run.arguments(), "--output", str(folder), "--device", device, "--resume"]
     parent = os.getpid()
 
@@ -223,13 +221,19 @@ class _StopRequest:
 
 @contextmanager
 def _stop_requested() -> Iterator[_StopRequest]:
-    """Ctrl-C and a termination signal are noted, and looked at between two steps: none is lost, none cuts a step."""
+    """Ctrl-C, a termination signal and a dropped connection are noted, and looked at between two steps.
+
+    None is lost, none cuts a step.
+    """
     stop = _StopRequest()
 
     def note(*_) -> None:
         stop.requested = True
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # of a connection that dropped; nohup has it ignored
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield stop
     finally:

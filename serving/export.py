@@ -7,8 +7,9 @@
       item_tower.onnx   features of N items, by name -> heads (N, G, K)
       scorer.onnx       user (B, Q, K), items (G, N, K) -> logits (B, N)
       encoders.json     raw values to features
-      manifest.json     names, shapes, dtypes and sha256 of the files above
+      manifest.json     names, shapes, dtypes, and sha256 and size of the files above
 
+A tower above 2 GiB, which no file of ONNX may be, has its weights beside it in user_tower.onnx.data.
 serving/exported.py reads it without torch.
 
 Shapes: B users, Q user heads, N items, G item heads, K head size, T padded length, D embedding size.
@@ -22,6 +23,10 @@ import sys
 from experiment.flags import levels
 from experiment.folder import check_run_folder
 from preprocessing.command import Parser, exit_code, read_command_line
+from preprocessing.errors import UserError
+from serving.choices import check_installed, replace_what_cannot_be_shown
+
+PACKAGES, REQUIREMENTS = ["onnx", "onnxscript"], "requirements-export.txt"
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -31,6 +36,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--output", help="the folder to write (default RUN/onnx)")
     parser.add_argument("--levels", default="all", type=levels, help="IntTower: levels to serve: all, last, or 0,2")
     arguments = parser.parse_args(words)
+    check_installed(PACKAGES, REQUIREMENTS)
     check_run_folder(arguments.run)
     return arguments
 
@@ -54,11 +60,11 @@ from torch.nn import functional
 
 from model.layers import FieldEmbedding
 from preprocessing.encode import save_encoders
-from preprocessing.errors import UserError
 from preprocessing.files import write_synced
 from preprocessing.inputs import VarLenSparseFeat
 from serving.exported import ENCODERS, FORMAT, ITEM_TOWER, MANIFEST, SCORER, USER_TOWER, sha256
 from serving.heads import Heads, blank_rows
+from serving.index_files import check_links
 from serving.trained_run import TrainedRun, load_run
 
 OPSET = 20
@@ -93,8 +99,13 @@ class _Scorer(nn.Module):
 
 
 def export(run: TrainedRun, folder: str | Path) -> Path:
-    """Write the folder, which appears whole or not at all; returns it. Raises UserError where one stands there."""
+    """Write the folder, which appears whole or not at all; returns it.
+
+    Raises UserError where one stands there, and where the packages of requirements-export.txt are not installed.
+    """
+    check_installed(PACKAGES, REQUIREMENTS)
     folder = Path(folder)
+    check_links(folder)
     if folder.exists():
         raise UserError(f"{folder}: expected a name that is free, got one that exists; choose another or remove it.")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +132,7 @@ def _write(run: TrainedRun, folder: Path) -> None:
     axes = {0: torch.export.Dim("users")}, {1: torch.export.Dim("items")}
     _export(folder / SCORER, _Scorer(heads.num_heads, heads.bias), {"user": user, "items": items}, axes, "logits")
     save_encoders(folder / ENCODERS, run.user_encoder, run.item_encoder)
+    files = sorted(folder.iterdir())  # all that was written, with the WEIGHTS of a tower that is too large for a file
     manifest = {
         "format": FORMAT,
         "model": type(heads.model).__name__,
@@ -132,7 +144,8 @@ def _write(run: TrainedRun, folder: Path) -> None:
         "head_dim": heads.head_dim,
         "bias": heads.bias,
         "inputs": inputs,
-        "sha256": {name: sha256(folder / name) for name in (USER_TOWER, ITEM_TOWER, SCORER, ENCODERS)},
+        "sha256": {file.name: sha256(file) for file in files},
+        "bytes": {file.name: file.stat().st_size for file in files},
     }
     write_synced(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
 
@@ -151,7 +164,7 @@ def _export(path: Path, module: nn.Module, inputs: dict[str, Tensor], axes: tupl
             output_names=[output],
             dynamic_shapes=axes,
         )
-        program.save(str(path), external_data=False)
+        program.save(str(path), external_data=False)  # with its weights beside it where it is above 2 GiB
 
 
 @contextmanager
@@ -184,8 +197,9 @@ def _pool(embedding: FieldEmbedding, column: VarLenSparseFeat, features: dict[st
 
 def main(arguments: argparse.Namespace) -> None:
     """Export and say what was written."""
+    replace_what_cannot_be_shown()
     folder = export(load_run(arguments.run, arguments.levels), arguments.output or Path(arguments.run) / "onnx")
-    sizes = [f"{file.name} {file.stat().st_size / 1e6:.1f} MB" for file in sorted(folder.glob("*.onnx"))]
+    sizes = [f"{file.name} {file.stat().st_size / 1e6:.1f} MB" for file in sorted(folder.glob("*.onnx*"))]
     print(f"{folder}: {', '.join(sizes)}, {ENCODERS}, {MANIFEST}")
 
 

@@ -11,9 +11,11 @@ Shapes: B users, Q user heads, N items, G item heads, K head size.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
-from functools import cached_property
+import os
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -22,73 +24,107 @@ import pandas as pd
 from preprocessing.encode import TowerEncoder, load_encoders
 from preprocessing.errors import UserError
 from preprocessing.files import chunks
+from serving.choices import check_installed
+from serving.raw_rows import check_rows
 
 USER_TOWER, ITEM_TOWER, SCORER = "user_tower.onnx", "item_tower.onnx", "scorer.onnx"
 ENCODERS, MANIFEST, FORMAT = "encoders.json", "manifest.json", 1
+WEIGHTS = ".data"  # behind the name of a tower that is larger than a file of ONNX may be: where its weights are
 
 
 class ExportedRun:
     """What serving/export.py wrote, with the `encode_users` and `encode_items` of a TrainedRun.
 
+    It can be copied and sent to other processes, which open its files themselves.
+
     Args:
         folder: where it stands.
         num_threads: of each session of onnxruntime.
-    Raises UserError where the folder holds no export, or a file that is not the one that was written.
+    Raises UserError where the folder holds no export, a file that is not the one that was written, or one beside a
+    tower that the manifest does not name; and where onnxruntime is not installed.
     """
 
     def __init__(self, folder: str | Path, num_threads: int = 1):
+        check_installed(["onnxruntime"], "requirements-serving.txt")
         self.folder, self.num_threads = Path(folder), num_threads
+        self._sessions = {}
         path = self.folder / MANIFEST
         try:
             self.manifest = json.loads(path.read_bytes())
             if self.manifest["format"] != FORMAT:
                 raise UserError(f"{path}: expected format {FORMAT}, got {self.manifest['format']}; export anew.")
             self.checkpoint, self.item_id = self.manifest["checkpoint"], self.manifest["item_id"]
-            for name, expected in self.manifest["sha256"].items():
+            known = self.manifest["sha256"]
+            for name in (USER_TOWER, ITEM_TOWER, SCORER):
+                if name + WEIGHTS not in known and (self.folder / (name + WEIGHTS)).exists():
+                    raise UserError(
+                        f"{self.folder / (name + WEIGHTS)}: expected weights that {MANIFEST} names, got others; export "
+                        "anew."
+                    )
+            for name, expected in known.items():
                 if sha256(self.folder / name) != expected:
                     raise UserError(f"{self.folder / name}: expected the sha256 {expected}, got another; export anew.")
         except FileNotFoundError as error:
             raise UserError(f"{error.filename}: expected a file of an exported run, got none; export anew.") from error
         except UserError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except OSError as error:  # whose files may be whole
+            raise UserError(
+                f"{error.filename or path}: expected a file of an exported run that can be read, got "
+                f"{error.strerror or error}; check its permissions and the disk."
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: expected the manifest of an exported run, got {error!r}; export anew.") from error
         self.user_encoder, self.item_encoder = load_encoders(self.folder / ENCODERS)
 
     def encode_users(self, frame: pd.DataFrame) -> np.ndarray:
         """Heads (B, Q, K) float32 of raw users, a row each; a value that training never saw counts as unknown."""
-        return self._encode(self._user_tower, self.user_encoder, frame)
+        return self._encode(USER_TOWER, self.user_encoder, frame)
 
     def encode_items(self, frame: pd.DataFrame) -> np.ndarray:
         """Heads (G, N, K) float32 of raw items, a row each; a value that training never saw counts as unknown."""
-        return np.ascontiguousarray(self._encode(self._item_tower, self.item_encoder, frame).transpose(1, 0, 2))
+        return np.ascontiguousarray(self._encode(ITEM_TOWER, self.item_encoder, frame).transpose(1, 0, 2))
 
     def score(self, users_BQK: np.ndarray, items_GNK: np.ndarray) -> np.ndarray:
         """Logits (B, N) by the exported scorer; serving/maxsim.py gives the same without it."""
-        return self._scorer.run(None, {"user": users_BQK, "items": items_GNK})[0]
+        return self._session(SCORER).run(None, {"user": users_BQK, "items": items_GNK})[0]
 
-    @staticmethod
-    def _encode(session, encoder: TowerEncoder, frame: pd.DataFrame) -> np.ndarray:
-        return session.run(None, encoder.encode(frame))[0]
-
-    @cached_property
-    def _user_tower(self):
-        return self._session(USER_TOWER)
-
-    @cached_property
-    def _item_tower(self):
-        return self._session(ITEM_TOWER)
-
-    @cached_property
-    def _scorer(self):
-        return self._session(SCORER)
+    def _encode(self, tower: str, encoder: TowerEncoder, frame: pd.DataFrame) -> np.ndarray:
+        check_rows(frame)
+        return self._session(tower).run(None, encoder.encode(frame))[0]
 
     def _session(self, name: str):
-        import onnxruntime
+        # A forked child has none of the threads of a session that was opened before, and opens its own.
+        key = name, os.getpid() if self.num_threads > 1 else 0
+        if key not in self._sessions:
+            # Its threads for telemetry are no more in a forked child either, which would wait for them when it ends.
+            os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+            import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.num_threads
-        return onnxruntime.InferenceSession(str(self.folder / name), options, providers=["CPUExecutionProvider"])
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = self.num_threads
+            path, providers = str(self.folder / name), ["CPUExecutionProvider"]
+            self._sessions[key] = onnxruntime.InferenceSession(path, options, providers=providers)
+            if self.num_threads > 1:
+                _with_threads.add(self._sessions[key])
+        return self._sessions[key]
+
+    def __getstate__(self) -> dict:
+        # A session is of one process; and another one may stand in another folder.
+        return self.__dict__ | {"folder": self.folder.absolute(), "_sessions": {}}
+
+
+_with_threads = weakref.WeakSet()
+
+
+def _keep_sessions() -> None:
+    """In a forked child: never end its parent's sessions, which would wait for threads that only the parent has."""
+    for session in _with_threads:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):  # Windows forks nothing
+    os.register_at_fork(after_in_child=_keep_sessions)
 
 
 def sha256(path: Path) -> str:

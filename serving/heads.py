@@ -29,8 +29,8 @@ class Heads(nn.Module):
         model: IntTower, DSSM or a subclass of one (DSSMCIR, DAT); it is put into evaluation mode.
         levels: of IntTower, which of the levels that it was trained to score are served: "all", the "last", or a list
             such as [0, 2]. Logits were trained as a sum over all, so fewer cost AUC and calibration.
-    Raises UserError for a model of another kind, a level that it does not score, or a `score` that is not this form,
-    as after an edit of fe_score that leaves out levels which are served here.
+    Raises UserError for a model of another kind, weights that are not finite, a level that it does not score, or a
+    `score` that is not this form, as after an edit of fe_score that leaves out levels which are served here.
     """
 
     def __init__(self, model: nn.Module, levels: Levels = "all"):
@@ -40,6 +40,7 @@ class Heads(nn.Module):
                 f"{type(model).__name__}: expected a model whose towers are apart (IntTower, DSSM, DSSMCIR, DAT); a "
                 "model that needs the pair has nothing to compute ahead."
             )
+        check_weights(model, type(model).__name__)
         self.model = model.eval()
         joint = model.interaction if isinstance(model, IntTower) else model.similarity
         self.user_head, self.num_heads = (joint.user_head, joint.item_head) if isinstance(joint, FEBlock) else (1, 1)
@@ -100,6 +101,16 @@ def _places(levels: Levels, trained: list[int]) -> list[int]:
     if not wanted or isinstance(wanted, str) or not set(wanted) <= set(trained):
         raise UserError(f"levels: expected 'all', 'last' or some of {trained}, which were trained, got {levels!r}.")
     return [trained.index(level) for level in sorted(set(wanted))]
+
+
+def check_weights(model: nn.Module, where: str) -> None:
+    """Raise UserError where a weight is NaN or infinite: nothing that such a model says can be ranked by."""
+    for name, weights in model.state_dict().items():
+        if not weights.isfinite().all():
+            raise UserError(
+                f"{where}: expected finite weights, got NaN or infinite ones in {name}; train again, with a lower "
+                "learning rate if the loss ran away."
+            )
 
 
 def blank_rows(columns: list, num_rows: int) -> dict[str, Tensor]:

@@ -6,9 +6,11 @@
       <segment>/heads.npy            (G, N, K), memory-mapped
       <segment>/scales.npy           (N,) float32, for int8
       <segment>/removed-<n>.npy      rows that are no longer in force since generation n
+      <segment>/.made-by-an-index    whose folder it is
 
 Whoever updates writes new files and then the manifest, so a reader sees one generation or the next, never half of one.
-All files are plain arrays and JSON with checksums; nothing is unpickled.
+All files are plain arrays and JSON with checksums; nothing is unpickled. Whatever else lies in the folder stays: only
+what a manifest named, or what bears the mark, is removed, and of that only files that an index writes.
 
 Shapes: N items of a segment, G item heads, K head size.
 """
@@ -17,8 +19,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import sys
+import re
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -28,11 +29,14 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocessing.errors import UserError
-from preprocessing.files import file_checksum, write_array, write_atomically
+from preprocessing.errors import UserError, is_out_of_memory
+from preprocessing.files import file_checksum, locked, write_array, write_atomically, write_synced
 
 MANIFEST, LOCK, FORMAT = "manifest.json", ".lock", 1
 IDS, HEADS, SCALES = "ids.npy", "heads.npy", "scales.npy"
+MARK, PROGRESS = ".made-by-an-index", "progress.json"  # in the folders that an index makes; PROGRESS during a build
+_SEGMENT = re.compile(r"segment-[0-9a-f]{12}")
+_WRITTEN = re.compile(r"(ids|heads|scales|removed-\d+)\.npy|progress\.json|\.progress\.json\.\d+")
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,21 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"{folder}: expected an item index, got no {MANIFEST} in it; build one.") from error
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, MemoryError) as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        # It may be the manifest of something else, so nothing is written over it.
         raise UserError(
-            f"{path}: expected the manifest of an item index, got a damaged one ({error}); build it anew."
+            f"{path}: expected the manifest of an item index, got a damaged or another one ({error}); if it is of an "
+            "index, remove it and build the index anew, else choose another folder."
         ) from error
+
+
+def _unreadable(path: Path, error: OSError | MemoryError) -> UserError:
+    """For a file that may be whole: to build a whole index anew would not help."""
+    reason = getattr(error, "strerror", None) or str(error) or "too little memory"
+    advice = "give the process more memory" if is_out_of_memory(error) else "check its permissions and the disk"
+    return UserError(f"{path}: expected a file of an index that can be read, got {reason!r}; {advice}.")
 
 
 def next_generation(folder: Path) -> int:
@@ -109,7 +124,8 @@ def next_generation(folder: Path) -> int:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Put a generation in force, then remove what it no longer names."""
+    """Put a generation in force, then remove what the one before named and this one does not."""
+    before = read_manifest(folder).entries if (folder / MANIFEST).exists() else []
     content = json.dumps(
         {
             "format": FORMAT,
@@ -120,7 +136,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     )
     outer = {"checksum": zlib.crc32(content.encode()), "content": content}
     write_atomically(folder / MANIFEST, json.dumps(outer).encode())
-    _remove_unnamed(folder, manifest.entries)
+    _remove_unnamed(folder, before, manifest.entries)
 
 
 def open_segment(folder: Path, entry: dict, form: Form, verify: bool = True) -> Segment:
@@ -134,8 +150,8 @@ def open_segment(folder: Path, entry: dict, form: Form, verify: bool = True) -> 
         for name, expected in entry["checksums"].items():
             if verify and file_checksum(place / name) != expected:
                 raise UserError(f"{place / name}: expected the checksum {expected}, got another; build the index anew.")
-            # Mapped so that a write would stay in memory: nothing writes, and torch takes no array that is read-only.
-            arrays[name] = np.load(place / name, mmap_mode="c" if name == HEADS else None, allow_pickle=False)
+            # Read-only: a mapping that could be written to claims memory of its full size, although nothing writes.
+            arrays[name] = np.load(place / name, mmap_mode="r" if name == HEADS else None, allow_pickle=False)
         ids, heads, scales = arrays[IDS], arrays[HEADS].view(np.ndarray), arrays.get(SCALES)
         shape = (form.num_heads, entry["num_items"], form.head_dim)
         if heads.shape != shape or heads.dtype != form.dtype or len(ids) != entry["num_items"]:
@@ -146,14 +162,16 @@ def open_segment(folder: Path, entry: dict, form: Form, verify: bool = True) -> 
         raise  # a reader that was overtaken by an update, or a damaged index: the caller knows
     except UserError:
         raise
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, MemoryError) as error:
+        raise _unreadable(place, error) from error
+    except (ValueError, KeyError, EOFError) as error:
         raise UserError(f"{place}: expected a whole segment of an index, got {error}; build it anew.") from error
 
 
 def write_segment(folder: Path, ids: np.ndarray, heads: np.ndarray, scales: np.ndarray | None) -> dict:
     """Write a segment of items in the order of their ids; returns its entry in the manifest."""
     place = folder / new_name()
-    place.mkdir(parents=True)
+    make_marked(place)
     arrays = {IDS: ids, HEADS: heads} | ({} if scales is None else {SCALES: scales})
     for name, array in arrays.items():
         write_array(place / name, array)
@@ -183,26 +201,59 @@ def new_name() -> str:
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """One writer at a time within the block, others wait; the system lets go of the lock when a process dies."""
+    check_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "wb") as file:
-        if sys.platform != "win32":  # no such locks there: keep to one writer
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(folder / LOCK, when_taken=lambda: None):
         yield
 
 
-def _remove_unnamed(folder: Path, entries: list[dict]) -> None:
-    """Remove the segments and files that no entry names: older ones, and what a killed writer left.
+def check_links(folder: Path) -> None:
+    """Raise UserError where a folder to write to is, or lies behind, a link that leads nowhere."""
+    for place in (folder, *folder.parents):
+        if place.is_symlink() and not place.exists():
+            raise UserError(
+                f"{place}: expected a folder, got a link that leads nowhere ({os.readlink(place)}); make the folder "
+                "that it names, or remove the link."
+            )
 
-    Who has them open keeps what it reads: the system frees them when the last reader lets go.
+
+def make_marked(place: Path) -> None:
+    """Make a folder that `is_made` tells from one of others; an empty one may be there, as a kill leaves it."""
+    place.mkdir(parents=True, exist_ok=True)
+    write_synced(place / MARK, b"A part of an item index, which removes it when it is no longer needed.\n")
+
+
+def is_made(place: Path) -> bool:
+    """Whether an index made this folder, and not somebody else."""
+    return (place / MARK).is_file() and not place.is_symlink()
+
+
+def remove_made(place: Path) -> None:
+    """Remove what an index wrote into a folder that it made, then the folder, unless something else is in it.
+
+    Who has a file open keeps what it reads: the system frees it when the last reader lets go.
     """
+    for file in place.iterdir():
+        if _WRITTEN.fullmatch(file.name):
+            _unlink(file)
+    _unlink(place / MARK)  # last: whoever is stopped before can go on
+    with suppress(OSError):
+        place.rmdir()
+
+
+def _remove_unnamed(folder: Path, before: list[dict], entries: list[dict]) -> None:
+    """Remove segments and files that no entry names: those of the generation before, and what a killed writer left."""
     named = {entry["name"]: entry["checksums"].keys() for entry in entries}
+    known = {entry["name"] for entry in before}  # an older version made them without a mark
     for place in folder.glob("segment-*"):
-        if place.name not in named:
-            shutil.rmtree(place, ignore_errors=True)
-            continue
-        for file in place.iterdir():
-            if file.name not in named[place.name]:
-                with suppress(OSError):
-                    os.unlink(file)
+        if place.name in named:
+            for file in place.iterdir():
+                if _WRITTEN.fullmatch(file.name) and file.name not in named[place.name]:
+                    _unlink(file)
+        elif _SEGMENT.fullmatch(place.name) and (is_made(place) or (place.name in known and place.is_dir())):
+            remove_made(place)
+
+
+def _unlink(file: Path) -> None:
+    with suppress(OSError):
+        os.unlink(file)

@@ -18,7 +18,9 @@ from pathlib import Path
 
 from experiment.folder import check_run_folder
 from preprocessing.command import Parser, exit_code, positive, read_command_line
+from preprocessing.errors import UserError
 from preprocessing.sources import movielens_files
+from serving.choices import replace_what_cannot_be_shown
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -35,6 +37,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     for folder in (arguments.teacher, *arguments.runs):
         check_run_folder(folder)
     movielens_files(arguments.data)
+    if arguments.json and not arguments.json.absolute().parent.is_dir():
+        raise UserError(f"--json {arguments.json}: expected a file in a folder that exists, got none; make the folder.")
     return arguments
 
 
@@ -48,7 +52,6 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from preprocessing.errors import UserError
 from preprocessing.movielens import RawMovieLens, load_movielens, locate_movielens, read_movielens
 from preprocessing.tables import Dataset, Table
 from serving.maxsim import maxsim
@@ -180,6 +183,7 @@ def print_report(records: list[dict]) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Compare, print, and keep the records where --json says."""
+    replace_what_cannot_be_shown()
     records = compare(
         Path(arguments.teacher),
         [Path(folder) for folder in arguments.runs],

@@ -6,13 +6,13 @@ depends on the heads, the threads and the processor (benchmark/maxsim.py shows i
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable
 
 import numpy as np
 
 from preprocessing.errors import UserError
+from serving.choices import is_installed
 from serving.maxsim import maxsim
 
 SCORERS = ("numpy", "torch", "fastest")
@@ -31,9 +31,9 @@ def scorer_called(name: str, num_user_heads: int, num_heads: int, head_dim: int)
     """
     if name not in SCORERS:
         raise UserError(f"scorer: expected one of {', '.join(SCORERS)}, got {name!r}.")
-    if name == "torch" and not _has_torch():
+    if name == "torch" and not is_installed("torch"):
         raise UserError("scorer: expected torch to be installed, it is not; install it, or choose 'numpy'.")
-    if name == "numpy" or not _has_torch():
+    if name == "numpy" or not is_installed("torch"):
         return maxsim
     if name == "torch":
         return maxsim_in_torch
@@ -53,18 +53,20 @@ def scorer_called(name: str, num_user_heads: int, num_heads: int, head_dim: int)
 def maxsim_in_torch(
     user_BQK: np.ndarray, heads_GNK: np.ndarray, scales_N: np.ndarray | None = None, rows_N: np.ndarray | None = None
 ) -> np.ndarray:
-    """serving/maxsim_torch.py on arrays, on the CPU; nothing is copied."""
+    """serving/maxsim_torch.py on arrays, on the CPU; nothing is copied.
+
+    Raises UserError in a forked process that has set more than one thread; see serving/forks.py.
+    """
     import torch
 
     import serving.maxsim_torch
+    from serving.forks import check_threads
 
+    check_threads()
     given = (user_BQK, heads_GNK, scales_N, rows_N)
-    tensors = (None if array is None else torch.from_numpy(np.ascontiguousarray(array)) for array in given)
+    # from_numpy would warn of an index, which is mapped to be read alone; nothing writes to it.
+    tensors = (None if array is None else torch.from_dlpack(np.ascontiguousarray(array)) for array in given)
     return serving.maxsim_torch.maxsim(*tensors).numpy()
-
-
-def _has_torch() -> bool:
-    return importlib.util.find_spec("torch") is not None
 
 
 def _seconds(scorer: Scorer, user_BQK: np.ndarray, heads_GNK: np.ndarray, rows_N: np.ndarray | None) -> float:

@@ -15,10 +15,12 @@ from experiment.folder import ENCODERS
 from experiment.settings import taken_fields
 from model import MODELS, model_class
 from preprocessing.encode import TowerEncoder, load_encoders
-from preprocessing.errors import UserError
-from serving.heads import Heads, Levels
+from preprocessing.errors import UserError, is_out_of_memory
+from serving.forks import check_threads
+from serving.heads import Heads, Levels, check_weights
+from serving.raw_rows import check_rows
 from training import CHECKPOINT
-from training.checkpoint import load_checkpoint
+from training.checkpoint import ENCODERS_CHECKSUM, load_checkpoint
 
 BATCH = 16384  # rows that are encoded at once
 
@@ -26,6 +28,8 @@ BATCH = 16384  # rows that are encoded at once
 @dataclass
 class TrainedRun:
     """What a run's folder holds, ready to encode raw rows on the CPU.
+
+    In a forked process it keeps to one thread (serving/forks.py); one that is spawned, it can be sent to.
 
     `checkpoint` is a sha256 over the weights and the levels that are served: an index made of others does not fit.
     `identity` is what the run's own checkpoint says of it: model, data and settings.
@@ -58,6 +62,8 @@ class TrainedRun:
 
     @torch.inference_mode()
     def _encode(self, encoder: TowerEncoder, tower, frame: pd.DataFrame) -> np.ndarray:
+        check_rows(frame)
+        check_threads()
         # A request is one row: it is not cut.
         batches = [frame] if len(frame) <= BATCH else [frame.iloc[i : i + BATCH] for i in range(0, len(frame), BATCH)]
         features = ({name: torch.from_numpy(v) for name, v in encoder.encode(rows).items()} for rows in batches)
@@ -101,6 +107,12 @@ def load_model(folder: str | Path) -> TrainedModel:
     if not weights:
         raise UserError(f"{folder}: expected the weights of a whole epoch, got none yet; go on training with --resume.")
     encoders = load_encoders(folder / ENCODERS)
+    checksum = hashlib.sha256((folder / ENCODERS).read_bytes()).hexdigest()
+    if identity.get(ENCODERS_CHECKSUM, checksum) != checksum:  # a checkpoint of an older version has none
+        raise UserError(
+            f"{folder / ENCODERS}: expected the encoders that {CHECKPOINT} was trained with, got others; put its own "
+            "back, write them anew with --resume, or train again."
+        )
     model_type = model_class(identity["model"])
     try:
         options = {
@@ -111,9 +123,12 @@ def load_model(folder: str | Path) -> TrainedModel:
         user_columns, item_columns = (encoder.columns(identity["embedding_dim"]) for encoder in encoders)
         model = model_type.from_columns(user_columns, item_columns, **options)
         model.load_state_dict(weights)
+        check_weights(model, str(folder))
     except KeyError as error:
         raise UserError(f"{folder}: expected a run of this version, got no setting {error}; train again.") from error
     except RuntimeError as error:  # torch lists every weight that is missing, too many or of another shape
+        if is_out_of_memory(error):
+            raise
         raise UserError(
             f"{folder}: expected weights that fit {ENCODERS} and this version's {model_type.__name__}, got others; "
             "train again."

@@ -8,7 +8,7 @@ import torch
 from shell import limited_file_size
 
 from preprocessing.errors import UserError
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import ENCODERS_CHECKSUM, load_checkpoint, save_checkpoint, weights_checksum
 
 IDENTITY = {"model": "IntTower", "lr": 0.001, "hidden_units": [300, 300, 128], "data": "a" * 64}
 STATE = {
@@ -125,3 +125,32 @@ def test_a_flipped_bit_in_a_weight_is_noticed(path):
     path.write_bytes(content)
     with pytest.raises(UserError, match="checksum"):
         load_checkpoint(path)
+
+
+def test_memory_that_is_too_small_is_not_taken_for_a_damaged_file(path, monkeypatch):
+    def refuse(*_, **__) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
+
+    monkeypatch.setattr("torch.load", refuse)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_of_other_encoders_is_refused_and_an_older_one_that_names_none_is_taken(path):
+    assert load_checkpoint(path, IDENTITY | {ENCODERS_CHECKSUM: "b" * 64})["identity"] == IDENTITY
+    save_checkpoint(path, STATE | {"identity": IDENTITY | {ENCODERS_CHECKSUM: "c" * 64}})
+    with pytest.raises(UserError, match="belongs to another run: encoders is 'ccc"):
+        load_checkpoint(path, IDENTITY | {ENCODERS_CHECKSUM: "b" * 64})
+
+
+def test_a_checksum_of_weights_is_the_same_for_equal_weights_alone():
+    weights = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7)}
+    equal = {"b": torch.tensor(7), "a": torch.arange(6.0).view(3, 2).T.contiguous().T.reshape(2, 3)}
+    assert weights_checksum(weights) == weights_checksum(equal)
+    others = [
+        {**weights, "a": torch.arange(6.0).view(3, 2)},
+        {**weights, "a": torch.arange(6.0).double().view(2, 3)},
+        {**weights, "b": torch.tensor(8)},
+        {"b": weights["a"], "a": weights["b"]},
+    ]
+    assert len({weights_checksum(w) for w in [weights, *others]}) == 5

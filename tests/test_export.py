@@ -1,7 +1,9 @@
 """ONNX: exported towers and scorer give torch's numbers, in a process without torch."""
 
+import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 
@@ -11,14 +13,14 @@ import pytest
 import torch
 from models import random_features, varlen
 from served import trained
-from shell import PROJECT, assert_refused, run
+from shell import PROJECT, assert_refused, run, run_in_process
 
 from model.layers import FieldEmbedding
 from preprocessing.errors import UserError
 from preprocessing.movielens import read_movielens
 from serving.build_index import build_index
-from serving.export import _pool, export
-from serving.exported import MANIFEST, USER_TOWER, ExportedRun
+from serving.export import _pool, export, main, parse
+from serving.exported import ITEM_TOWER, MANIFEST, USER_TOWER, WEIGHTS, ExportedRun, sha256
 from serving.maxsim import maxsim
 from serving.trained_run import load_run
 
@@ -125,6 +127,107 @@ def test_an_altered_file_a_missing_one_and_another_folder_are_refused(served, tm
         ExportedRun(folder)
     with pytest.raises(UserError, match="expected a file of an exported run, got none"):
         ExportedRun(tmp_path)
+
+
+def test_an_exported_run_can_be_copied_and_sent_to_another_process_before_its_use_and_after(exported, raw, monkeypatch):
+    monkeypatch.chdir(exported.parent)
+    onnx = ExportedRun(exported.name)
+    for _ in ("before", "after"):
+        copies = [pickle.dumps(onnx), copy.deepcopy(onnx)]
+        monkeypatch.chdir("/")  # as another process may stand in another folder
+        for other in (pickle.loads(copies[0]), copies[1]):
+            assert other.manifest == onnx.manifest
+            users = other.encode_users(raw.users[:3])
+        monkeypatch.chdir(exported.parent)
+        assert np.array_equal(onnx.encode_users(raw.users[:3]), users)
+
+
+FORKED = """
+import os, signal, sys
+import numpy as np
+import pandas as pd
+from serving.exported import ExportedRun
+
+run = ExportedRun(sys.argv[1], num_threads=2)
+users = pd.DataFrame({"user_id": np.arange(20000), "gender": "M", "age": 25, "occupation": 8})
+expected = run.encode_users(users)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)  # a child that waits for ever is killed
+    sys.exit(0 if np.allclose(run.encode_users(users), expected, atol=1e-4) else 1)
+sys.exit(os.waitpid(child, 0)[1] != 0)
+"""
+
+
+def test_a_forked_child_encodes_with_threads_of_its_own_and_ends(exported):
+    result = run_in_process("-c", FORKED, exported)
+    assert result.returncode == 0, result.stderr
+
+
+def test_weights_of_a_tower_that_is_too_large_for_a_file_are_named_measured_and_checked(
+    served, raw, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("torch.onnx._internal.exporter._onnx_program._LARGE_MODEL_THRESHOLD", 100)  # bytes, for 2 GiB
+    folder = tmp_path / "onnx"
+    main(parse(["--run", str(served.folder), "--output", str(folder)]))
+    manifest, printed = json.loads((folder / MANIFEST).read_text()), capsys.readouterr().out
+    for tower in (USER_TOWER, ITEM_TOWER):
+        weights = folder / (tower + WEIGHTS)
+        assert manifest["bytes"][weights.name] == weights.stat().st_size > 1000
+        assert manifest["sha256"][weights.name] == sha256(weights)
+        assert f"{weights.name} 0.0 MB" in printed
+    assert {file.name for file in folder.iterdir()} == {MANIFEST, *manifest["sha256"]}
+    heads = ExportedRun(folder).encode_users(raw.users[:3])
+    np.testing.assert_allclose(heads, served.encode_users(raw.users[:3]), atol=1e-4)
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"item_tower\.onnx\.data: expected the sha256"):
+        ExportedRun(folder)
+    weights.write_bytes(content)
+    del manifest["sha256"][weights.name]  # as an older version wrote it
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"item_tower\.onnx\.data: expected weights that manifest\.json names"):
+        ExportedRun(folder)
+
+
+def test_what_is_no_table_of_raw_rows_is_refused_in_a_line(exported):
+    onnx = ExportedRun(exported)
+    with pytest.raises(UserError, match=r"expected a pandas DataFrame, .* got a dict"):
+        onnx.encode_users({"user_id": [1]})
+    with pytest.raises(UserError, match="expected each column once, got 'movie_id' twice"):
+        onnx.encode_items(pd.DataFrame([[1, 2]], columns=["movie_id", "movie_id"]))
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_without_its_packages_export_is_a_line(served, tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    message = f"got no {package}; pip install -r requirements-export.txt"
+    assert_refused(run("-m", "serving.export", "--run", served.folder, "--output", tmp_path / "onnx"), message)
+    with pytest.raises(UserError, match=message):
+        export(served, tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
+
+
+def test_without_onnxruntime_an_exported_run_is_refused_in_a_line(exported, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"got no onnxruntime; pip install -r requirements-serving\.txt"):
+        ExportedRun(exported)
+
+
+def test_files_that_cannot_be_read_are_not_told_to_be_exported_anew(exported, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("serving.exported.sha256", refuse)
+    with pytest.raises(UserError, match=r"json: expected a file .* got Permission denied; check its permissions"):
+        ExportedRun(exported)
+
+
+def test_a_link_that_leads_nowhere_is_named(served, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for folder in (tmp_path / "link", tmp_path / "link" / "onnx"):
+        with pytest.raises(UserError, match=r"link: expected a folder, got a link that leads nowhere \(.*gone\)"):
+            export(served, folder)
 
 
 def test_the_command_exports_once_and_never_over_something(served, tmp_path):

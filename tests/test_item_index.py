@@ -1,6 +1,8 @@
 """The item index: exact answers, updates that readers see whole, files that are checked."""
 
+import errno
 import json
+import pickle
 import threading
 
 import numpy as np
@@ -10,7 +12,7 @@ from served import form, heads, index_of, plain_scores, users
 import serving.item_index
 import serving.scorer
 from preprocessing.errors import UserError
-from serving.index_files import HEADS, MANIFEST, read_manifest
+from serving.index_files import HEADS, LOCK, MANIFEST, MARK, make_marked, new_name, read_manifest
 from serving.item_index import ItemIndex, best_places, create_index
 from serving.scorer import SCORERS, scorer_called
 
@@ -45,7 +47,7 @@ def test_any_form_of_the_scorer_gives_the_same_answers(tmp_path, recwarn, scorer
 def test_a_scorer_that_is_not_there_is_refused(index, monkeypatch):
     with pytest.raises(UserError, match="expected one of numpy, torch, fastest, got 'faiss'"):
         ItemIndex(index.folder, scorer="faiss")
-    monkeypatch.setattr(serving.scorer, "_has_torch", lambda: False)
+    monkeypatch.setattr(serving.scorer, "is_installed", lambda package: False)
     with pytest.raises(UserError, match="expected torch to be installed"):
         ItemIndex(index.folder, scorer="torch")
     expected = index.score(users(1)[0], IDS)
@@ -242,6 +244,15 @@ def test_ids_may_be_text(tmp_path):
         index.put([5], heads(1))
 
 
+def test_numbers_beside_text_are_looked_up_by_the_rule_for_ids_and_not_made_text_of_before(tmp_path):
+    index = index_of(tmp_path / "index", np.array(["0528881469", "9"]), heads(2))
+    user = users(1)[0]
+    assert index.score(user, ["9", "9"]).tolist() == [index.score(user, ["9"])[0]] * 2
+    for ask in (index.score, lambda user, ids: index.top_k(user, 1, ids), lambda _, ids: index.remove(ids)):
+        with pytest.raises(UserError, match=r"expected text such as '0528881469', got the number 528881469 in row 1"):
+            ask(user, ["9", 528881469])
+
+
 def test_ids_far_apart_are_found_too(tmp_path):
     ids = [1, 10**15, 5 * 10**17]
     index = index_of(tmp_path, ids, heads(3))
@@ -303,9 +314,91 @@ def test_a_manifest_that_is_damaged_missing_or_of_another_format_is_refused(inde
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next_update(index):
-    left = index.folder / "segment-left"
-    left.mkdir()
+    left = index.folder / new_name()
+    make_marked(left)
     (left / HEADS).write_bytes(b"half")
     index.put([1], heads(1))
     assert not left.exists()
     assert len(ItemIndex(index.folder)) == 6
+
+
+def test_what_others_keep_in_the_folder_of_an_index_stays(tmp_path):
+    names = ["segment-notes/x", f"segment-0123456789ab/{HEADS}", "segment-list.txt", "building/y", LOCK, "heads.npy"]
+    theirs = {tmp_path / name: name.encode() for name in names}
+    for path, content in theirs.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    index = index_of(tmp_path, IDS, heads(5))
+    [ours] = [place for place in tmp_path.glob("segment-*") if (place / MARK).exists()]
+    theirs[ours / "notes.txt"] = theirs[ours / "heads.npy.bak"] = b"written into a segment"
+    for path in (ours / "notes.txt", ours / "heads.npy.bak"):
+        path.write_bytes(theirs[path])
+    index.put(IDS, heads(5, seed=1))  # in the place of all that the segment held
+    assert index.remove(IDS[:2]) == 2
+    create_index(tmp_path, form())
+    assert {path: path.read_bytes() for path in theirs} == theirs
+    assert not (ours / HEADS).exists()
+    assert len(list(tmp_path.glob("segment-*"))) == 4  # three of others, and the segment that they wrote into
+
+
+def test_segments_of_an_older_version_bear_no_mark_and_are_removed_as_a_manifest_named_them(index):
+    [old] = index.folder.glob("segment-*")
+    (old / MARK).unlink()
+    index.put(IDS, heads(5, seed=1))
+    assert not old.exists()
+
+
+def test_the_manifest_of_something_else_is_never_written_over(tmp_path):
+    (tmp_path / MANIFEST).write_text('{"format": 1, "sha256": {}}')
+    with pytest.raises(UserError, match="got a damaged or another one"):
+        create_index(tmp_path, form())
+    assert (tmp_path / MANIFEST).read_text() == '{"format": 1, "sha256": {}}'
+
+
+@pytest.mark.parametrize("place", ["link", "link/index"])
+def test_a_link_that_leads_nowhere_is_named(tmp_path, place):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"link: expected a folder, got a link that leads nowhere \(.*gone\)"):
+        create_index(tmp_path / place, form())
+
+
+def test_heads_are_mapped_to_be_read_alone_and_torch_takes_them_as_they_lie(index, recwarn):
+    [segment] = index._snapshot.segments
+    assert not segment.heads.flags.writeable
+    before = segment.heads.copy()
+    expected = index.score(users(1)[0], IDS)
+    np.testing.assert_allclose(ItemIndex(index.folder, scorer="torch").score(users(1)[0], IDS), expected, rtol=1e-5)
+    assert np.array_equal(segment.heads, before)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "give the process more memory"),
+        (MemoryError("Unable to allocate 5 GiB"), "give the process more memory"),
+        (PermissionError(errno.EACCES, "Permission denied"), "check its permissions and the disk"),
+    ],
+)
+def test_a_whole_index_that_cannot_be_read_is_not_told_to_be_built_anew(index, monkeypatch, error, advice):
+    def refuse(*_, **__):
+        raise error
+
+    for called in ("serving.index_files.np.load", "pathlib.Path.read_bytes"):
+        with monkeypatch.context() as patch:
+            patch.setattr(called, refuse)
+            with pytest.raises(UserError, match=advice) as told:
+                ItemIndex(index.folder)
+        assert "anew" not in str(told.value)
+
+
+def test_a_pickled_index_is_its_folder_and_not_its_heads(index, monkeypatch):
+    monkeypatch.chdir(index.folder.parent)
+    for scorer in SCORERS:
+        pickled = pickle.dumps(ItemIndex(index.folder.name, "a" * 64, scorer=scorer))
+        assert len(pickled) < 300
+        monkeypatch.chdir("/")
+        copy = pickle.loads(pickled)
+        monkeypatch.chdir(index.folder.parent)
+        np.testing.assert_allclose(copy.score(users(1)[0], IDS), index.score(users(1)[0], IDS), rtol=1e-5)
+        assert copy.checkpoint == "a" * 64

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from served import trained
-from shell import run
+from shell import assert_refused, run
 
 from preprocessing.errors import UserError
 from preprocessing.movielens import load_movielens, read_movielens
@@ -77,6 +77,11 @@ def test_a_teacher_that_is_the_pre_ranker_itself_loses_nothing(runs, sample_fold
 def test_a_run_on_another_split_is_refused(runs, sample_folder):
     with pytest.raises(UserError, match="other: expected the teacher's data, protocol and split"):
         compare(runs["DCN"], [runs["other"]], sample_folder, [5], [5], 10)
+
+
+def test_records_are_not_worked_out_for_a_folder_that_is_not_there(runs, sample_folder, tmp_path):
+    command = ["-m", "serving.quality", "--teacher", runs["DCN"], "--runs", runs["DSSM"], "--data", sample_folder]
+    assert_refused(run(*command, "--json", tmp_path / "no" / "x"), "no/x: expected a file in a folder that exists")
 
 
 def test_the_command_prints_a_row_per_run_and_keeps_records(runs, sample_folder, tmp_path):

@@ -1,11 +1,15 @@
 """The ranking script, as a person runs it."""
 
+import io
+import shutil
+
 import pandas as pd
 import pytest
 from served import trained
 from shell import assert_refused, run
 
 import rank_movielens
+from preprocessing.errors import UserError
 from preprocessing.movielens import read_movielens
 from serving.item_index import ItemIndex
 from serving.trained_run import load_run
@@ -72,11 +76,20 @@ def test_a_cold_user_is_what_the_flags_tell(rank, capsys):
 
 def test_candidates_come_from_a_file_and_unknown_ones_are_named(rank, tmp_path, capsys):
     path = tmp_path / "candidates.txt"
-    path.write_text("5\n7\n\n5\n999999\nseven\n")
-    rank("--user", "3", "--candidates", str(path))
-    printed = capsys.readouterr().out
-    assert "passed over 2 that are no movies of the index (999999, seven)." in printed
-    assert {movie for _, _, movie, _ in ranking(printed)} == {5, 7}
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_text("5\n7\n\n5\n999999\nseven\n", encoding)
+        rank("--user", "3", "--candidates", str(path))
+        printed = capsys.readouterr().out
+        assert "passed over 2 that are no movies of the index (999999, seven)." in printed
+        assert {movie for _, _, movie, _ in ranking(printed)} == {5, 7}
+
+
+def test_candidates_in_utf_16_are_named(rank, tmp_path):
+    path = tmp_path / "candidates.txt"
+    path.write_text("5\n7\n", "utf-16")
+    with pytest.raises(UserError) as refused:
+        rank("--user", "3", "--candidates", str(path))
+    assert str(refused.value) == f"{path}: expected plain text, got text in UTF-16; save it as UTF-8."
 
 
 def test_a_movie_that_was_put_into_the_index_later_is_ranked_without_a_title(rank, folder, tmp_path, capsys):
@@ -90,6 +103,20 @@ def test_a_movie_that_was_put_into_the_index_later_is_ranked_without_a_title(ran
     [(_, _, movie, title)] = ranking(capsys.readouterr().out)
     assert (movie, title) == (5000, "(in the index, not in the data)")
     index.remove([5000])
+
+
+def test_a_title_that_the_terminal_cannot_show_is_ranked_with_marks_in_it(rank, sample_folder, tmp_path, monkeypatch):
+    data = shutil.copytree(sample_folder, tmp_path / "data")
+    movies = (data / "movies.dat").read_text(encoding="latin-1")
+    (data / "movies.dat").write_text(movies.replace("(", "Invent\xe9 ("), encoding="latin-1")
+    for encoding, title in (("ascii", "Invent? ("), ("utf-8", "Invent\xe9 (")):
+        terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr("sys.stdout", terminal)
+        rank("--user", "3", "--data", str(data))
+        terminal.flush()
+        printed = terminal.buffer.getvalue().decode(encoding)
+        assert len(ranking(printed)) == 10
+        assert printed.count(title) == 10
 
 
 def test_fewer_levels_make_an_index_of_their_own(rank, capsys):

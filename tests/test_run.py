@@ -1,15 +1,19 @@
 """A whole run: what it does on the sample that stands in for real data, and for TensorBoard."""
 
 import dataclasses
+import errno
 import json
 
 import pytest
-from shell import assert_refused, run
+from shell import assert_refused, environment, run, run_in_process
+from tables import refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_movielens_IntTower
 from experiment.command import run_script
 from experiment.settings import ON_SAMPLE
+from figure.learning_curve import draw_learning_curve
+from figure.style import subplots
 from preprocessing import sources
 from preprocessing.sources import stands_in
 from train_movielens_IntTower import Settings
@@ -61,6 +65,81 @@ def test_the_sample_that_stands_in_is_looked_at_shortly_unless_the_person_chose(
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert record["epochs"] <= record["settings"]["epochs"] == epochs
     assert ("a first look, with --batch-size 512 --epochs 6" in capsys.readouterr().out) is (not chosen)
+
+
+def no_room(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def no_folder(*_, **__):
+    raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+
+def a_fault_of_the_library(*_, **__):
+    raise RuntimeError("a font\nis broken")
+
+
+# What fails, and what is said of it.
+PICTURES = {
+    "a full disk": ("figure.style.write_atomically", no_room, "No space left on device"),
+    "no folder for matplotlib": ("matplotlib.use", no_folder, "No usable temporary directory found"),
+    "any other fault": ("matplotlib.figure.Figure.savefig", a_fault_of_the_library, "a font is broken"),
+}
+
+
+@pytest.mark.parametrize("fault", PICTURES)
+def test_a_learning_curve_that_cannot_be_drawn_is_said_in_a_line_and_the_report_stands(
+    fault, sample_folder, tmp_path, monkeypatch
+):
+    target, fails, said = PICTURES[fault]
+    monkeypatch.setattr(target, fails)
+    arguments = ("train_movielens_IntTower.py", "--data", sample_folder, "--output", tmp_path / "run", *QUICK)
+    result = run(*arguments)
+    assert result.returncode == 0, result.stderr
+    [line] = [line for line in result.stdout.splitlines() if "learning curve" in line]
+    assert line.startswith("learning curve: not drawn; the record holds its numbers. ")
+    assert said in line
+    assert "test split of movielens" in result.stdout
+    assert f"record, checkpoint and encoders: {tmp_path / 'run'}/" in result.stdout
+    assert (tmp_path / "run" / "record.json").is_file()
+    assert not (tmp_path / "run" / "learning_curve.png").exists()
+
+    monkeypatch.undo()
+    result = run(*arguments, "--resume")  # the finished run is not run again, but has its picture now
+    assert f"record, checkpoint, encoders and learning curve: {tmp_path / 'run'}/" in result.stdout
+    assert (tmp_path / "run" / "learning_curve.png").is_file()
+
+
+def test_a_run_without_any_temporary_folder_ends_with_its_report_and_leaves_none(sample_folder, tmp_path):
+    # As on a machine whose disks are read-only but for the folder of the run.
+    (tmp_path / "start.py").write_text(
+        "import runpy, sys, tempfile\n"
+        f"tempfile._candidate_tempdir_list = lambda: [{str(tmp_path / 'nowhere')!r}]\n"
+        "sys.argv = sys.argv[1:]\n"
+        "sys.path.insert(0, '.')\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    arguments = ("train_movielens_IntTower.py", "--data", sample_folder, "--output", tmp_path / "run", *QUICK)
+    result = run_in_process(tmp_path / "start.py", *arguments, env=environment(HOME=str(tmp_path / "nowhere")))
+    assert result.returncode == 0, result.stderr
+    assert "record, checkpoint, encoders and learning curve: " in result.stdout
+    assert not list((tmp_path / "run").glob(".temporary*"))
+
+
+def test_ctrl_c_while_a_picture_is_drawn_is_no_fault_of_the_picture(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("figure.learning_curve._draw", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        draw_learning_curve({}, tmp_path / "curve.png")
+
+
+def test_other_figures_say_what_matplotlib_lacks(monkeypatch):
+    monkeypatch.setattr("matplotlib.use", no_folder)
+    message = refusal(subplots)
+    assert message.startswith("a figure: expected a folder that matplotlib can write to, got none (")
+    assert "MPLCONFIGDIR=FOLDER" in message
 
 
 def test_only_what_a_script_made_in_data_stands_in(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """A command reads its line, and says what is wrong with it, before it imports anything that takes seconds."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from shell import PROJECT, environment
 
 from benchmark.start import commands
-from preprocessing.command import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from preprocessing.command import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_USER_ERROR, exit_code
 
 HEAVY = ("torch", "numpy", "pandas", "scipy", "sklearn", "matplotlib", "deepctr_torch", "onnxruntime", "tqdm")
 # Run a command as Python does, then say on a last line which of the heavy packages it has imported.
@@ -85,6 +86,13 @@ def test_a_wrong_value_and_a_missing_file_are_told_in_a_line_before_anything_hea
         ["-m", "serving.quality", "--teacher", "nowhere", "--runs", "nowhere"],
         ["-m", "benchmark.quantisation", "--runs", "nowhere"],
         ["-m", "benchmark.maxsim", "--rounds", "0"],
+        ["-m", "benchmark.full_size", "alibaba", "--data", "nowhere"],
+        ["-m", "benchmark.soak", "--minutes", "0"],
+        ["-m", "benchmark.threads", "--seconds", "nan"],
+        ["-m", "benchmark.scoring_time", "--json", "nowhere/file"],
+        ["-m", "benchmark.serving_latency", "--json", "docs"],
+        ["-m", "benchmark.serving_latency", "--seconds", "-1"],
+        ["-m", "benchmark.kills", "--kills", "0"],
         ["-m", "reproduction.same_code", "--why", "a test", "--before", "nowhere"],
     ],
     ids=" ".join,
@@ -130,3 +138,73 @@ def test_ctrl_c_while_packages_are_imported_is_a_line():
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == EXIT_INTERRUPTED
     assert stderr == "\nstopped; nothing was done yet.\n"
+
+
+def ended_by(error: BaseException, capsys) -> tuple[int, str]:
+    """The exit code of a command that raises, and what it says."""
+
+    def main() -> None:
+        raise error
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        return exit_code(main), capsys.readouterr().err
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 186. GiB for an array with shape (5, 10)"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.\nat x"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("Storage size calculation overflowed with sizes=[5, 10]"),
+    ],
+    ids=lambda error: str(error)[:30],
+)
+def test_memory_that_is_too_small_is_a_line_and_code_2(error, capsys):
+    code, said = ended_by(error, capsys)
+    assert (code, said.count("\n")) == (EXIT_USER_ERROR, 1)
+    assert said.startswith("error: expected memory for what was asked for, got too little (")
+
+
+def test_another_fault_of_the_code_keeps_its_traceback(capsys):
+    for error in (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), KeyError("a")):
+        with pytest.raises(type(error)):
+            ended_by(error, capsys)
+
+
+PRINTS_MORE_THAN_A_BUFFER = """
+import sys
+from preprocessing.command import exit_code
+sys.exit(exit_code(lambda: [print("a line of some length") for _ in range(10_000)] and 0))
+"""
+
+
+@pytest.mark.parametrize("words", [("reproduce.py", "--help"), ("-c", PRINTS_MORE_THAN_A_BUFFER)])
+@pytest.mark.parametrize("to", ["a full disk", "a pipe that nobody reads"])
+def test_a_command_whose_output_goes_nowhere_ends_in_a_line_at_most(words, to):
+    environ = environment(PYTHONUNBUFFERED="")
+    command = [sys.executable, *words]
+    if to == "a full disk":
+        with open("/dev/full", "w") as full:
+            result = subprocess.run(command, cwd=PROJECT, env=environ, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert (result.returncode, result.stderr.count("\n")) == (EXIT_USER_ERROR, 1)
+        assert result.stderr.startswith("error: stdout")
+        assert "No space left on device" in result.stderr
+    else:
+        process = subprocess.Popen(
+            command, cwd=PROJECT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == ("", EXIT_BROKEN_PIPE)
+
+
+def test_a_stdout_that_was_closed_before_the_start_costs_what_is_printed_alone():
+    code = "import sys; from preprocessing.command import exit_code; sys.exit(exit_code(lambda: print('a word')))"
+    command = f'exec "{sys.executable}" -c "{code}" >&-'
+    result = subprocess.run(command, shell=True, cwd=PROJECT, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -1,8 +1,11 @@
 """The training script as a person runs it: from the shell, on the synthetic sample, with every model."""
 
 import json
+import math
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -21,14 +24,17 @@ from shell import (
     train,
 )
 
-from experiment.folder import open_run_folder
+from experiment.folder import only_run, open_run_folder
 from experiment.settings import TrainingSettings
 from model import MODELS, model_class
+from preprocessing.command import EXIT_BROKEN_PIPE
 from preprocessing.encode import load_encoders
+from preprocessing.errors import UserError
 from preprocessing.movielens import load_movielens
 from training.checkpoint import load_checkpoint
 from training.metrics import evaluate
 from training.predict import predict
+from training.trainer import Trainer
 
 QUICK = ("--epochs", "3", "--hidden-units", "32,16", "--batch-size", "512")
 
@@ -60,7 +66,7 @@ def test_without_any_data_or_network_it_trains_on_the_sample_and_says_so_loudly(
 
 
 def test_a_run_leaves_its_results_and_a_record_that_names_everything_that_shaped_them(finished):
-    names = ["checkpoint.pt", "encoders.json", "learning_curve.png", "record.json", "test_logits.npy"]
+    names = [".lock", "checkpoint.pt", "encoders.json", "learning_curve.png", "record.json", "test_logits.npy"]
     assert sorted(path.name for path in finished.iterdir()) == names
     assert (finished / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((finished / "record.json").read_text())
@@ -214,7 +220,106 @@ def test_a_disk_that_refuses_while_saving_is_one_line_and_leaves_no_half_file(sa
     with limited_file_size(60_000):  # less than the checkpoint needs
         result = train("--data", sample_folder, "--output", tmp_path / "run", *QUICK)
     assert_refused(result, "checkpoint.pt: could not be saved")
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["encoders.json"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_on_a_full_disk_the_run_that_was_to_be_replaced_stays(finished, sample_folder, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    before = contents(copy)
+    with limited_file_size(60_000):
+        result = train("--data", sample_folder, "--output", copy, "--overwrite", *QUICK, "--seed", "2")
+    assert_refused(result, "checkpoint.pt: could not be saved", "what stood there before is untouched")
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize("more", [("--overwrite",), ("--resume", "--epochs", "5")])
+def test_a_loss_that_is_no_number_leaves_the_run_that_stood_there(finished, sample_folder, tmp_path, more, monkeypatch):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    before = contents(copy)
+    monkeypatch.setattr(Trainer, "step", lambda *_: (math.nan, 0.0))
+    result = train("--data", sample_folder, "--output", copy, *QUICK, *more)
+    assert (result.returncode, "the loss is nan" in result.stderr) == (1, True), result.stderr
+    assert contents(copy) == before
+
+
+def test_a_second_run_in_a_folder_is_refused_in_a_line_while_the_first_is_at_work(finished, sample_folder, tmp_path):
+    arguments = ("--data", sample_folder, "--output", tmp_path / "run", *QUICK)
+    with only_run(tmp_path / "run"):
+        for more in ((), ("--overwrite",), ("--resume",)):
+            assert_refused(run_in_process(SCRIPT, *arguments, *more), "expected no other run at work in this folder")
+        with pytest.raises(UserError, match="expected no other run at work"), only_run(tmp_path / "run"):
+            pass
+    assert contents(tmp_path / "run") == {".lock": b""}
+
+
+def test_what_a_killed_process_has_left_half_written_goes_and_nothing_else(tmp_path):
+    for name in (".checkpoint.pt.77", ".record.json.1", ".checkpoint.pt.mine", "checkpoint.pt.77", ".notes.77"):
+        (tmp_path / name).touch()
+    with only_run(tmp_path):
+        pass
+    assert sorted(contents(tmp_path)) == [".checkpoint.pt.mine", ".lock", ".notes.77", "checkpoint.pt.77"]
+
+
+def test_the_lock_of_a_folder_goes_with_the_process_that_was_killed(tmp_path):
+    code = """
+import os, pathlib, signal, sys
+from experiment.folder import only_run
+with only_run(pathlib.Path(sys.argv[1])):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert run_in_process("-c", code, tmp_path / "run").returncode == -signal.SIGKILL
+    with only_run(tmp_path / "run"):
+        assert (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_finished_run_whose_checkpoint_or_encoders_are_of_another_is_not_taken_as_it_is(
+    finished, sample_folder, tmp_path
+):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    (copy / "encoders.json").write_text("{}")
+    arguments = ("--data", sample_folder, "--resume", *QUICK)
+    assert train(*arguments, "--output", copy).returncode == 0
+    assert (copy / "encoders.json").read_bytes() == (finished / "encoders.json").read_bytes()
+    assert_same_run(copy, finished)
+
+    assert train("--data", sample_folder, "--output", tmp_path / "other", *QUICK, "--seed", "2").returncode == 0
+    shutil.copy(tmp_path / "other" / "checkpoint.pt", copy)
+    assert_refused(train(*arguments, "--output", copy), "checkpoint.pt: belongs to another run: seed is 2 there")
+
+
+@pytest.mark.parametrize("reads", ["nothing", "the first epoch"])
+def test_a_run_whose_output_nobody_reads_ends_quietly_and_goes_on_later(reads, finished, sample_folder, tmp_path):
+    arguments = ("--data", sample_folder, "--output", tmp_path / "run", *QUICK)
+    process = start(SCRIPT, *arguments, env=environment(PYTHONUNBUFFERED=""))
+    while reads == "the first epoch" and not process.stdout.readline().startswith("epoch   1"):
+        assert process.poll() is None
+    process.stdout.close()
+    stderr = process.stderr.read()
+    assert (process.wait(), stderr) == (EXIT_BROKEN_PIPE, "")
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
+    assert train(*arguments, "--resume").returncode == 0
+    assert_same_run(tmp_path / "run", finished)
+
+
+def test_a_full_disk_behind_the_output_costs_lines_and_not_the_run(finished, sample_folder, tmp_path):
+    arguments = ("--data", sample_folder, "--output", tmp_path / "run", *QUICK)
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, SCRIPT, *map(str, arguments)]
+        result = subprocess.run(
+            command, cwd=PROJECT, env=environment(PYTHONUNBUFFERED=""), stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (result.returncode, result.stderr) == (
+        2,
+        "error: stdout: No space left on device; not all of what was printed is there.\n",
+    )
+    assert_same_run(tmp_path / "run", finished)
+    assert (tmp_path / "run" / "learning_curve.png").exists()
+
+
+def test_a_model_larger_than_memory_is_a_line(sample_folder, tmp_path):
+    arguments = ("--data", sample_folder, "--output", tmp_path / "run", *QUICK)
+    for flags in (("--embedding-dim", "10000000000"), ("--embedding-dim", str(2**60)), ("--hidden-units", str(2**40))):
+        assert_refused(train(*arguments, *flags), "expected memory for what was asked for, got too little (")
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(sample_folder, tmp_path):

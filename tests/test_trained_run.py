@@ -9,6 +9,7 @@ import pytest
 import torch
 from models import int_tower, item_columns, random_features, user_columns
 from served import trained
+from shell import run_in_process
 
 from model.dssm import DSSM
 from model.IntTower import IntTower
@@ -17,8 +18,10 @@ from preprocessing.errors import UserError
 from preprocessing.movielens import load_movielens, read_movielens
 from serving.build_index import build_index
 from serving.heads import Heads
+from serving.index_files import is_made
 from serving.maxsim import maxsim
-from serving.trained_run import load_run
+from serving.trained_run import TrainedRun, load_model, load_run
+from training.checkpoint import ENCODERS_CHECKSUM, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +112,122 @@ def test_unknown_users_and_movies_are_served_and_named(runs, sample_folder):
     assert run.item_encoder.unknown_values(movie) == [{"movie_id": 10**9, "genres": "Drama|Opera"}]
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"user_id": [1]}, r"expected a pandas DataFrame, a row for each user or item, got a dict; .*DataFrame\(\[row"),
+        (pd.Series({"user_id": 1}), "expected a pandas DataFrame, .* got a Series"),
+        ([{"user_id": 1}], "expected a pandas DataFrame, .* got a list"),
+        (pd.DataFrame([[1, 2]], columns=["user_id", "user_id"]), "expected each column once, got 'user_id' twice"),
+    ],
+)
+def test_what_is_no_table_of_raw_rows_is_refused_in_a_line(runs, rows, message):
+    run = load_run(runs["IntTower"])
+    for encode in (run.encode_users, run.encode_items):
+        with pytest.raises(UserError, match=message):
+            encode(rows)
+
+
+FORKED = """
+import os, signal, sys
+import numpy as np
+import pandas as pd
+import torch
+from preprocessing.errors import UserError
+from serving.item_index import ItemIndex
+from serving.trained_run import load_run
+
+torch.set_num_threads(2)
+run = load_run(sys.argv[1])
+index = ItemIndex(sys.argv[2], run.checkpoint, scorer="torch")
+users = pd.DataFrame({"user_id": np.arange(20000), "gender": "M", "age": 25, "occupation": 8})
+
+
+def work():
+    user_heads = run.encode_users(users)
+    return user_heads, index.score(user_heads[:500], index.ids)
+
+
+expected = work()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)  # a child that waits for ever is killed
+    same = all(np.allclose(ours, theirs, rtol=1e-4, atol=1e-4) for ours, theirs in zip(work(), expected))
+    torch.set_num_threads(2)
+    told = []
+    for call in (lambda: run.encode_users(users), lambda: index.score(expected[0][:1], index.ids)):
+        try:
+            call()
+        except UserError as error:
+            told.append("start workers by spawn" in str(error))
+    sys.exit(0 if same and told == [True, True] else 1)
+assert torch.get_num_threads() == 2
+sys.exit(os.waitpid(child, 0)[1] != 0)
+"""
+
+
+def test_a_forked_child_encodes_and_scores_on_one_thread_and_is_refused_with_more(runs, sample_folder, tmp_path):
+    build_index(load_run(runs["IntTower"]), read_movielens(sample_folder).movies, tmp_path)
+    result = run_in_process("-c", FORKED, runs["IntTower"], tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_build_leaves_what_others_keep_where_it_would_work(runs, sample_folder, tmp_path):
+    run, movies = load_run(runs["IntTower"]), read_movielens(sample_folder).movies
+    theirs = [tmp_path / name for name in ("building/y", "segment-notes/x", "segment-0123456789ab/heads.npy")]
+    for path in theirs:
+        path.parent.mkdir()
+        path.write_text("theirs")
+    with pytest.raises(UserError, match="building: expected a free name, or what a stopped build left"):
+        build_index(run, movies, tmp_path)
+    assert [path.read_text() for path in theirs] == ["theirs"] * 3
+    shutil.move(tmp_path / "building", tmp_path / "theirs")
+    assert len(build_index(run, movies, tmp_path)) == len(movies)
+    assert len(build_index(run, movies[:9], tmp_path)) == 9
+    assert [path.read_text() for path in (tmp_path / "theirs" / "y", *theirs[1:])] == ["theirs"] * 3
+    assert len(list(tmp_path.glob("segment-*"))) == 3  # two of others, and the one in force
+
+
+def test_a_stopped_build_is_replaced_by_one_of_other_items_but_for_what_others_put_in_it(
+    runs, sample_folder, tmp_path, monkeypatch
+):
+    run, movies = load_run(runs["IntTower"]), read_movielens(sample_folder).movies
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainedRun, "encode_items", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            build_index(run, movies, tmp_path)
+    assert is_made(tmp_path / "building")
+    (tmp_path / "building" / "notes").write_text("theirs")
+    with pytest.raises(UserError, match="building: expected a free name"):
+        build_index(run, movies[:9], tmp_path)
+    assert [path.name for path in (tmp_path / "building").iterdir()] == ["notes"]
+    (tmp_path / "building" / "notes").unlink()  # an empty folder is as good as none: a kill may leave one
+    assert len(build_index(run, movies[:9], tmp_path)) == 9
+
+
+def test_the_manifest_of_something_else_stops_a_build_before_its_work(runs, sample_folder, tmp_path, monkeypatch):
+    (tmp_path / "manifest.json").write_text("{}")
+    monkeypatch.setattr(TrainedRun, "encode_items", lambda *_: pytest.fail("it encoded"))
+    with pytest.raises(UserError, match="got a damaged or another one"):
+        build_index(load_run(runs["IntTower"]), read_movielens(sample_folder).movies, tmp_path)
+    assert (tmp_path / "manifest.json").read_text() == "{}"
+
+
+def test_weights_that_are_not_finite_are_named_and_not_blamed_on_an_edit(runs, tmp_path):
+    model = int_tower()
+    name, weights = next(iter(model.state_dict().items()))
+    weights.view(-1)[-1] = torch.nan  # of a row that is not among those that the check looks at
+    with pytest.raises(UserError, match=f"IntTower: expected finite weights, got NaN or infinite ones in {name}"):
+        Heads(model)
+    for kind in ("IntTower", "DCN"):
+        copy = shutil.copytree(runs[kind], tmp_path / kind)
+        state = load_checkpoint(copy / "checkpoint.pt")
+        next(iter(state["best_model"].values())).view(-1)[-1] = torch.inf
+        save_checkpoint(copy / "checkpoint.pt", state)
+        with pytest.raises(UserError, match=f"{kind}: expected finite weights"):
+            load_model(copy)
+
+
 def test_no_users_give_no_heads(runs, sample_folder):
     users = read_movielens(sample_folder).users[:0]
     assert load_run(runs["IntTower"]).encode_users(users).shape == (0, 8, 16)
@@ -128,8 +247,30 @@ def test_encoders_of_another_run_and_damaged_ones_are_refused(runs, tmp_path):
     encoders = json.loads((copy / "encoders.json").read_text())
     encoders["user"][0]["vocabulary"].append(10**9)
     (copy / "encoders.json").write_text(json.dumps(encoders))
+    with pytest.raises(UserError, match=r"encoders\.json: expected the encoders that checkpoint\.pt was trained with"):
+        load_run(copy)
+    state = load_checkpoint(copy / "checkpoint.pt")
+    del state["identity"][ENCODERS_CHECKSUM]  # as an older version left it
+    save_checkpoint(copy / "checkpoint.pt", state)
     with pytest.raises(UserError, match=r"expected weights that fit encoders\.json"):
         load_run(copy)
     (copy / "encoders.json").write_text("{")
     with pytest.raises(UserError, match="expected encoders saved by a training run"):
         load_run(copy)
+
+
+def test_permuted_encoders_of_the_same_sizes_are_refused_and_an_older_checkpoint_that_names_none_is_taken(
+    runs, tmp_path
+):
+    copy = shutil.copytree(runs["DSSM"], tmp_path / "run")
+    encoders = json.loads((copy / "encoders.json").read_text())
+    encoders["user"][0]["vocabulary"].reverse()
+    (copy / "encoders.json").write_text(json.dumps(encoders))
+    with pytest.raises(UserError, match=r"expected the encoders that checkpoint\.pt was trained with, got others"):
+        load_run(copy)
+
+    shutil.copy(runs["DSSM"] / "encoders.json", copy)
+    state = load_checkpoint(copy / "checkpoint.pt")
+    del state["identity"]["encoders"]
+    save_checkpoint(copy / "checkpoint.pt", state)
+    assert load_run(copy).checkpoint == load_run(runs["DSSM"]).checkpoint

@@ -1,6 +1,7 @@
 """The training loop on a small synthetic sample: repeatable, resumable, and stopped where it should be."""
 
 import copy
+import errno
 import math
 import os
 import random
@@ -179,12 +180,21 @@ def test_the_history_tells_the_auxiliary_loss_apart_from_the_cross_entropy(data)
     [
         ([1], send(signal.SIGINT), r"in epoch 1, after batch 1; saved to .*--resume"),
         ([NUM_BATCHES + 3], send(signal.SIGTERM), r"in epoch 2, after batch 3; saved to .*--resume"),
+        ([2], send(signal.SIGHUP), r"in epoch 1, after batch 2; saved to .*--resume"),
         ([2 * NUM_BATCHES], send(signal.SIGINT), rf"in epoch 2, after batch {NUM_BATCHES}; saved to"),
         ([3, 7], send(signal.SIGINT), "saved to .*--resume"),
         ([NUM_BATCHES + 1], cut_power, None),
         ([NUM_BATCHES + 5], cut_power, None),
     ],
-    ids=["first batch", "a batch between", "last batch", "twice", "a crash between epochs", "a crash within an epoch"],
+    ids=[
+        "first batch",
+        "a batch between",
+        "a dropped connection",
+        "last batch",
+        "twice",
+        "a crash between epochs",
+        "a crash within an epoch",
+    ],
 )
 def test_a_run_that_is_stopped_and_resumed_equals_one_that_never_was(data, whole, tmp_path, steps, stop, message):
     assert math.ceil(len(data.train) / BATCH_SIZE) == NUM_BATCHES
@@ -205,6 +215,51 @@ def test_an_interrupted_run_without_a_folder_says_that_nothing_was_saved(data):
     model.stop_at(2, send(signal.SIGINT))
     with pytest.raises(Interrupted, match="in epoch 1, after batch 2; there is no run directory"):
         trainer_of(model).fit(data.train, data.valid, epochs=1, patience=5)
+
+
+def test_a_dropped_connection_that_nohup_has_ignored_does_not_stop_training(data):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        model = build(data, StoppedIntTower)
+        model.stop_at(2, send(signal.SIGHUP))
+        assert trainer_of(model).fit(data.train, data.valid, epochs=1, patience=5).epoch == 1
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_training_goes_on_where_its_lines_cannot_be_printed(data, whole, monkeypatch, number):
+    def refuse(*_, **__) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("builtins.print", refuse)
+    trainer = trainer_of(build(data), seed=1, show_progress=True)
+    trainer.fit(data.train, data.valid, epochs=3, patience=5)
+    assert_same_run(trainer, whole)
+
+
+def test_training_whose_lines_nobody_reads_stops_with_the_epoch_saved(data, whole, monkeypatch, tmp_path):
+    def refuse(*_, **__) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    options = {"seed": 1, "run_dir": tmp_path}
+    with monkeypatch.context() as patched:
+        patched.setattr("builtins.print", refuse)
+        with pytest.raises(BrokenPipeError):
+            trainer_of(build(data), **options, show_progress=True).fit(data.train, data.valid, epochs=3, patience=5)
+    assert load_checkpoint(tmp_path / CHECKPOINT)["progress"]["epoch"] == 1
+    resumed = trainer_of(build(data, seed=99), **options)
+    resumed.fit(data.train, data.valid, epochs=3, patience=5, resume=True)
+    assert_same_run(resumed, whole)
+
+
+def test_what_stands_there_of_an_older_run_goes_with_the_first_checkpoint_alone(data, tmp_path):
+    calls = []
+    trainer = trainer_of(
+        build(data), run_dir=tmp_path, before_checkpoint=lambda: calls.append((tmp_path / CHECKPOINT).exists())
+    )
+    trainer.fit(data.train, data.valid, epochs=2, patience=5)
+    assert calls == [False]
 
 
 def test_signals_do_what_they_did_before_once_training_is_over(data):

@@ -1,17 +1,25 @@
 """A training run's state on disk: written atomically, read without unpickling, checked before it is used."""
 
+from __future__ import annotations
+
+import hashlib
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, is_out_of_memory
 from preprocessing.files import write_atomically
 
+ENCODERS_CHECKSUM = "encoders"  # of an identity: the sha256 of the file that turns raw ids into the weights' rows
 
-def save_checkpoint(path: Path, state: dict) -> None:
+
+def save_checkpoint(path: Path, state: dict, before: Callable[[], None] | None = None) -> None:
     """Write a state of tensors, numbers, strings, lists and dicts; readers see the old or the whole new file.
 
+    Args:
+        before: is called before the new file takes its place; see write_atomically.
     Raises UserError where the disk refuses; the older checkpoint is then left as it was.
     """
 
@@ -22,7 +30,16 @@ def save_checkpoint(path: Path, state: dict) -> None:
             # torch wraps what the file raised; a full disk must stay recognisable.
             raise OSError(None, f"writing failed: {str(error).splitlines()[0]}") from error
 
-    write_atomically(path, write)
+    write_atomically(path, write, before)
+
+
+def weights_checksum(weights: dict[str, torch.Tensor]) -> str:
+    """sha256, in hex, over a state_dict: equal for equal weights, wherever they lie."""
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.cpu().contiguous().numpy())
+    return digest.hexdigest()
 
 
 def load_checkpoint(path: Path, identity: dict | None = None, device: str | torch.device = "cpu") -> dict:
@@ -46,6 +63,8 @@ def load_checkpoint(path: Path, identity: dict | None = None, device: str | torc
     except UserError:
         raise
     except Exception as error:  # on bytes that are no checkpoint torch's reader raises whatever it trips over
+        if is_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{path}: expected a whole checkpoint of this project, got a damaged file ({reason})."
@@ -59,7 +78,8 @@ def load_checkpoint(path: Path, identity: dict | None = None, device: str | torc
 
 def _compare(path: Path, saved: dict, wanted: dict) -> None:
     keys = sorted(saved.keys() | wanted.keys(), key=lambda key: (key != "model", key))  # the model says most
-    different = [key for key in keys if saved.get(key) != wanted.get(key)]
+    older = {ENCODERS_CHECKSUM} - saved.keys()  # a checkpoint that was written before it was noted
+    different = [key for key in keys if saved.get(key) != wanted.get(key) and key not in older]
     if different:
         pairs = [(key, _short(saved.get(key)), _short(wanted.get(key))) for key in different[:4]]
         listed = "; ".join(f"{key} is {there} there, {here} here" for key, there, here in pairs)

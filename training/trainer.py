@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, is_out_of_memory
 from preprocessing.tables import Table
 from training import CHECKPOINT
 from training.checkpoint import load_checkpoint, save_checkpoint
@@ -68,6 +68,8 @@ class Trainer:
         optimizer: in the place of Adam; `learning_rate` and `l2_embedding` are then not used.
         penalties: parameters whose squares are added to the summed loss, each with its weight.
         shuffle: deal the rows out anew each epoch.
+        before_checkpoint: is called once, when the first checkpoint is written and before it takes its place: what
+            stands in the run directory of an older run goes there.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer | None = None,
         penalties: list[tuple[nn.Parameter, float]] | None = None,
         shuffle: bool = True,
+        before_checkpoint: Callable[[], None] | None = None,
     ):
         self.device = torch.device(device)
         self.model = model.to(self.device)
@@ -98,6 +101,7 @@ class Trainer:
         self.best_weights: dict[str, Tensor] = {}
         self.penalties = penalties or []
         self.shuffle = shuffle
+        self.before_checkpoint = before_checkpoint
         self.optimizer = optimizer or _adam(model, learning_rate, l2_embedding)
 
     def fit(
@@ -139,7 +143,7 @@ class Trainer:
                 self._end_epoch({} if valid is None else self._validate(valid), epochs, patience)
                 if after_epoch is not None:
                     progress.finished = after_epoch(progress.history[-1]) or progress.finished
-                self._save()  # first: where nobody reads what is printed, that raises
+                self._save()  # first: where nobody reads what is printed any more, that raises
                 if after_epoch is None and self.show_progress:
                     self._print_epoch()
                 if on_epoch is not None:
@@ -239,11 +243,17 @@ class Trainer:
         valid = ""
         if "valid_auc" in last:
             valid = f"valid AUC {last['valid_auc']:.4f}  valid logloss {last['valid_logloss']:.4f}  "
-        print(
+        best = "  *" if self.progress.best_epoch == last["epoch"] else ""
+        line = (
             f"epoch {last['epoch']:3d}  train loss {last['train_loss']:.4f}  {valid}{last['seconds']:6.1f} s  "
-            f"{last['samples_per_second']:,.0f} samples/s{'  *' if self.progress.best_epoch == last['epoch'] else ''}",
-            flush=True,
+            f"{last['samples_per_second']:,.0f} samples/s{best}"
         )
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError:  # a disk behind `>` that is full, a terminal that is gone: no reason to lose hours of work
+            pass
 
     def _is_finished(self, epochs: int, patience: int | None) -> bool:
         progress = self.progress
@@ -276,7 +286,8 @@ class Trainer:
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         elif self.device.type == "mps":
             state["mps_rng"] = torch.mps.get_rng_state()
-        save_checkpoint(self.checkpoint_path, state)
+        save_checkpoint(self.checkpoint_path, state, self.before_checkpoint)
+        self.before_checkpoint = None
 
     def restore(self) -> None:
         """Take up the state of the run directory's checkpoint, if it has one; raises UserError if it is another's."""
@@ -289,6 +300,8 @@ class Trainer:
             self.best_weights = state["best_model"]
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, TypeError, KeyError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
             raise UserError(
                 f"{self.checkpoint_path}: expected this code's model and loop, got another version's "
                 f"({str(error).splitlines()[0]}); use that version, or --overwrite."
@@ -323,7 +336,7 @@ def epoch_batches(num_rows: int, batch_size: int, seed: list[int], shuffle: bool
 
 @contextmanager
 def _catch_signals() -> Iterator[threading.Event]:
-    """Within the block, a first SIGINT or SIGTERM sets the event; a second one ends the process as usual."""
+    """Within the block, a first SIGINT, SIGTERM or SIGHUP sets the event; a second one ends the process as usual."""
     requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield requested
@@ -335,7 +348,11 @@ def _catch_signals() -> Iterator[threading.Event]:
         for caught, handler in previous.items():
             signal.signal(caught, handler)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    hang_up = getattr(signal, "SIGHUP", None)  # of a connection that dropped; not on Windows
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:  # nohup has it ignored
+        numbers.append(hang_up)
+    for number in numbers:
         previous[number] = signal.signal(number, request)
     try:
         yield requested

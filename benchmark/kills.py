@@ -1,0 +1,203 @@
+"""Processes killed at random moments, by SIGKILL: each goes on afterwards or refuses in a line, and ends the same.
+
+    python -m benchmark.kills --kills 100
+
+Four kinds of work take turns, each in a process of its own on a small synthetic sample: training, building a cache,
+building an index, updating one. After each kill the same command is run again, over what is left in its folder; what it
+ends with is compared, bit for bit, with the end of work that nothing stopped. Exit code 1 where one differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from preprocessing.command import Parser, exit_code, positive, read_command_line
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--kills", type=positive, default=100, help="in all (default 100)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
+import hashlib
+import multiprocessing
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import serving.build_index
+import train_movielens_IntTower as script
+from preprocessing.cache import cached
+from preprocessing.errors import UserError
+from preprocessing.movielens import load_movielens, read_movielens
+from preprocessing.sample_movielens import write_movielens_sample
+from serving.index_files import MANIFEST, Form, open_segment, read_manifest
+from serving.item_index import ItemIndex, create_index
+from serving.trained_run import load_run
+from training.checkpoint import load_checkpoint, weights_checksum
+
+ITEMS, UPDATES = 2000, 30
+SETTINGS = dict(epochs=3, batch_size=128, checkpoint_seconds=0.0, hidden_units=[16, 8], embedding_dim=8, device="cpu")
+
+
+@dataclass
+class Place:
+    """Where work finds its data and a run that is finished, and where it writes."""
+
+    data: Path
+    run: Path
+    folder: Path
+
+
+def train(place: Place) -> None:
+    """A checkpoint after every batch."""
+    script.main(script.Settings(data=str(place.data), output=str(place.folder), resume=True, **SETTINGS))
+
+
+def build_cache(place: Place) -> None:
+    """Most of the time is spent in writing."""
+    data = load_movielens(place.data)
+    cached(place.folder, "kills", data.fingerprint, lambda: data)
+
+
+def build_index(place: Place) -> None:
+    """In many batches, each of which is kept where the next one is killed."""
+    serving.build_index.BATCH = 16
+    serving.build_index.build_index(load_run(place.run), read_movielens(place.data).movies, place.folder)
+
+
+def update_index(place: Place) -> None:
+    """Each update follows from its number alone; whoever starts again goes on from the generation that stands."""
+    if not (place.folder / MANIFEST).exists():
+        create_index(place.folder, Form("kills", "0" * 64, "item_id", "float32", 6, 4, 8, 0.0))
+    index = ItemIndex(place.folder)
+    while index.generation < UPDATES:
+        generator = np.random.default_rng(index.generation)
+        ids = generator.choice(ITEMS, 300, replace=False)
+        index.put(ids, generator.standard_normal((4, 300, 8), dtype=np.float32))
+        if index.generation < UPDATES and index.generation % 3 == 2:
+            index.remove(ids[:50])
+
+
+def state_of_run(folder: Path) -> str:
+    """Weights, test logits, encoders and the names of a finished run's files; two of these hold times besides."""
+    state = load_checkpoint(folder / "checkpoint.pt")
+    weights = [weights_checksum(state[part]) for part in ("best_model", "model")]
+    names = sorted(path.name for path in folder.iterdir())
+    return repr([names, weights, *(_sha256(folder / name) for name in ("test_logits.npy", "encoders.json"))])
+
+
+def state_of_cache(folder: Path) -> str:
+    """Every file by its name: nothing of the killed process may be left."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return repr([(path.relative_to(folder).as_posix(), _sha256(path)) for path in paths])
+
+
+def state_of_index(folder: Path) -> str:
+    """What is served, in the order of ids, and the segments that no generation names: there should be none."""
+    manifest, rows = read_manifest(folder), []
+    for entry in manifest.entries:
+        segment = open_segment(folder, entry, manifest.form)
+        rows += [
+            (segment.ids[row].item(), segment.heads[:, row].tobytes()) for row in np.flatnonzero(segment.in_force())
+        ]
+    left = {path.name for path in folder.glob("segment-*")} - {entry["name"] for entry in manifest.entries}
+    return hashlib.sha256(repr((sorted(rows), sorted(left))).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@dataclass
+class Kind:
+    """A kind of work, what must be the same at its end, and what became of its kills."""
+
+    name: str
+    work: Callable[[Place], None]
+    state: Callable[[Path], str]
+    seconds: float = 0.0  # that it takes where nothing stops it
+    expected: str = ""
+    kills: int = 0
+    resumed: int = 0
+    refused: int = 0
+    equal: int = 0
+
+
+def start(kind: Kind, place: Place) -> multiprocessing.Process:
+    """The work in a process of its own, forked, so that no kill is spent on imports; on one thread that is safe."""
+    process = multiprocessing.get_context("fork").Process(target=_work, args=(kind, place))
+    process.start()
+    return process
+
+
+def _work(kind: Kind, place: Place) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    try:
+        kind.work(place)
+    except UserError as error:
+        print(f"{kind.name}: refused: {error}", file=sys.stderr)
+        os._exit(2)
+
+
+def kill_once(kind: Kind, place: Place, moments: random.Random) -> None:
+    """Kill the work at a random moment, and have it done again to its end."""
+    process = start(kind, place)
+    time.sleep(moments.uniform(0, kind.seconds))
+    process.kill()
+    process.join()
+    again = start(kind, place)
+    again.join()
+    kind.kills += 1
+    kind.resumed += again.exitcode == 0
+    kind.refused += again.exitcode == 2
+    kind.equal += again.exitcode == 0 and kind.state(place.folder) == kind.expected
+    shutil.rmtree(place.folder, ignore_errors=True)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print a line per kind; returns the exit code."""
+    torch.set_num_threads(1)
+    moments = random.Random(arguments.seed)
+    kinds = [
+        Kind("training", train, state_of_run),
+        Kind("cache building", build_cache, state_of_cache),
+        Kind("index building", build_index, state_of_index),
+        Kind("index updates", update_index, state_of_index),
+    ]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        data = write_movielens_sample(folder / "data", num_users=120, num_movies=300, num_ratings=4000)
+        for kind in kinds:
+            place = Place(data, folder / "training", folder / kind.name)
+            begun = time.monotonic()
+            process = start(kind, place)
+            process.join()
+            if process.exitcode:
+                raise UserError(f"{kind.name}: expected to end well where nothing stops it, got {process.exitcode}.")
+            kind.seconds, kind.expected = time.monotonic() - begun, kind.state(place.folder)
+        for number in range(arguments.kills):
+            kill_once(kinds[number % len(kinds)], Place(data, folder / "training", folder / "killed"), moments)
+    print(f"{'work':18}{'kills':>7}{'resumed':>9}{'refused in a line':>19}{'equal bit for bit':>19}")
+    for kind in kinds:
+        print(f"{kind.name:18}{kind.kills:7}{kind.resumed:9}{kind.refused:19}{kind.equal:19}")
+    return int(any(kind.equal + kind.refused < kind.kills for kind in kinds))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(lambda: main(arguments)))
