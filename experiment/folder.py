@@ -35,15 +35,13 @@ def open_run_folder(settings: TrainingSettings, dataset: str, model: str) -> Pat
 
 
 def check_output(settings: TrainingSettings) -> None:
-    """Raise UserError where the folder that --output names holds another run, or one is at work there.
+    """Raise UserError where a run is at work in the folder that --output names; `train_and_record` looks again.
 
-    Before data are read, which may take minutes; `train_and_record` looks again.
+    A run that stands there is told after the data are read: what is wrong with them says more.
     """
-    if settings.output:
-        folder = open_run_folder(settings, "", "")
-        if (folder / LOCK).exists():
-            with only_run(folder):
-                pass
+    if settings.output and (Path(settings.output) / LOCK).exists():
+        with only_run(Path(settings.output)):
+            pass
 
 
 def clear_run_folder(folder: Path, overwrite: bool) -> None:

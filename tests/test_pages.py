@@ -41,6 +41,7 @@ SHORTER = {
     "benchmark.quantisation": [],
     "benchmark.catalogue": ["--items", "5000", "--rounds", "1"],
     "benchmark.soak": ["--minutes", "0.05"],
+    "benchmark.kills": ["--kills", "4"],
     "benchmark.start": ["--repeats", "1"],
     "benchmark.threads": ["--seconds", "0.1", "--settings", "ours"],
     "serving.build_index": [],
