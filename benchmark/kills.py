@@ -87,11 +87,13 @@ def update_index(place: Place) -> None:
         create_index(place.folder, Form("kills", "0" * 64, "item_id", "float32", 6, 4, 8, 0.0))
     index = ItemIndex(place.folder)
     while index.generation < UPDATES:
-        generator = np.random.default_rng(index.generation)
+        removes = index.generation % 3 == 2  # some of what the update before it put
+        generator = np.random.default_rng(index.generation - removes)
         ids = generator.choice(ITEMS, 300, replace=False)
-        index.put(ids, generator.standard_normal((4, 300, 8), dtype=np.float32))
-        if index.generation < UPDATES and index.generation % 3 == 2:
+        if removes:
             index.remove(ids[:50])
+        else:
+            index.put(ids, generator.standard_normal((4, 300, 8), dtype=np.float32))
 
 
 def state_of_run(folder: Path) -> str:

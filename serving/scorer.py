@@ -7,13 +7,18 @@ depends on the heads, the threads and the processor (benchmark/maxsim.py shows i
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from preprocessing.errors import UserError
 from serving.choices import is_installed
 from serving.maxsim import maxsim
+
+if TYPE_CHECKING:
+    import torch
 
 SCORERS = ("numpy", "torch", "fastest")
 TRIAL_ITEMS, TRIAL_ROUNDS = 4096, 7
@@ -57,16 +62,26 @@ def maxsim_in_torch(
 
     Raises UserError in a forked process that has set more than one thread; see serving/forks.py.
     """
-    import torch
 
     import serving.maxsim_torch
     from serving.forks import check_threads
 
     check_threads()
     given = (user_BQK, heads_GNK, scales_N, rows_N)
-    # from_numpy would warn of an index, which is mapped to be read alone; nothing writes to it.
-    tensors = (None if array is None else torch.from_dlpack(np.ascontiguousarray(array)) for array in given)
+    tensors = (None if array is None else _tensor(np.ascontiguousarray(array)) for array in given)
     return serving.maxsim_torch.maxsim(*tensors).numpy()
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    """An array as it lies, not copied. from_numpy would warn of an index, which is mapped to be read alone."""
+    import torch
+
+    try:
+        return torch.from_dlpack(array)
+    except BufferError:  # an older torch asks for a DLPack that knows no read-only arrays
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.from_numpy(array)
 
 
 def _seconds(scorer: Scorer, user_BQK: np.ndarray, heads_GNK: np.ndarray, rows_N: np.ndarray | None) -> float:
