@@ -152,6 +152,7 @@ def test_text_in_utf_16_is_named(encoding, tmp_path):
         (gzip.compress(bytes(257).replace(b"\0", b"x") + b"ustar" + bytes(250)), "a tar archive; unpack it."),
         (b"\n<!DOCTYPE html>\n<html>", "a web page; fetch it again."),
     ],
+    ids=["parquet", "zip", "bzip2", "xz", "gzip", "tar", "html"],  # packed bytes tell the time of packing
 )
 def test_a_file_of_another_format_is_named_with_what_to_do(content, expected, tmp_path):
     path = tmp_path / "movies.csv"
