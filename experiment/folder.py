@@ -11,7 +11,7 @@ from pathlib import Path
 
 from experiment.settings import TrainingSettings
 from preprocessing.errors import UserError
-from preprocessing.files import locked
+from preprocessing.files import check_links, locked
 from training import CHECKPOINT
 
 RECORD, TEST_LOGITS, ENCODERS = "record.json", "test_logits.npy", "encoders.json"
@@ -23,6 +23,7 @@ def open_run_folder(settings: TrainingSettings, dataset: str, model: str) -> Pat
     """The folder of this run; raises UserError where another run stands in it and may not be replaced."""
     default = f"runs/{dataset}-{model}-{settings.protocol}-seed{settings.seed}"
     folder = Path(settings.output or default)
+    check_links(folder)
     taken = [name for name in (RECORD, CHECKPOINT) if (folder / name).exists()]
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder}: expected a folder, got a file; choose another.")

@@ -53,6 +53,16 @@ def write_atomically(
             temporary.unlink()
 
 
+def check_links(folder: Path) -> None:
+    """Raise UserError where a folder to write to is, or lies behind, a link that leads nowhere."""
+    for place in (folder, *folder.parents):
+        if place.is_symlink() and not place.exists():
+            raise UserError(
+                f"{place}: expected a folder, got a link that leads nowhere ({os.readlink(place)}); make the folder "
+                "that it names, or remove the link."
+            )
+
+
 def write_synced(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file of a folder that is not yet in use; on return it is on the disk."""
     with open(path, "wb") as file:

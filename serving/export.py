@@ -60,11 +60,10 @@ from torch.nn import functional
 
 from model.layers import FieldEmbedding
 from preprocessing.encode import save_encoders
-from preprocessing.files import write_synced
+from preprocessing.files import check_links, write_synced
 from preprocessing.inputs import VarLenSparseFeat
 from serving.exported import ENCODERS, FORMAT, ITEM_TOWER, MANIFEST, SCORER, USER_TOWER, sha256
 from serving.heads import Heads, blank_rows
-from serving.index_files import check_links
 from serving.trained_run import TrainedRun, load_run
 
 OPSET = 20

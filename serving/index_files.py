@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocessing.errors import UserError, is_out_of_memory
-from preprocessing.files import file_checksum, locked, write_array, write_atomically, write_synced
+from preprocessing.files import check_links, file_checksum, locked, write_array, write_atomically, write_synced
 
 MANIFEST, LOCK, FORMAT = "manifest.json", ".lock", 1
 IDS, HEADS, SCALES = "ids.npy", "heads.npy", "scales.npy"
@@ -205,16 +205,6 @@ def only_writer(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / LOCK, when_taken=lambda: None):
         yield
-
-
-def check_links(folder: Path) -> None:
-    """Raise UserError where a folder to write to is, or lies behind, a link that leads nowhere."""
-    for place in (folder, *folder.parents):
-        if place.is_symlink() and not place.exists():
-            raise UserError(
-                f"{place}: expected a folder, got a link that leads nowhere ({os.readlink(place)}); make the folder "
-                "that it names, or remove the link."
-            )
 
 
 def make_marked(place: Path) -> None:

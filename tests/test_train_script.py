@@ -129,6 +129,14 @@ def test_a_run_that_is_killed_or_stopped_by_ctrl_c_resumes_bit_for_bit(finished,
     assert_same_run(tmp_path / "run", finished)
 
 
+@pytest.mark.parametrize("place", ["link", "link/run"])
+def test_an_output_behind_a_link_that_leads_nowhere_is_named(sample_folder, tmp_path, place):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    result = train("--data", sample_folder, "--output", tmp_path / place, *QUICK)
+    assert_refused(result, "link: expected a folder, got a link that leads nowhere", "gone")
+    assert not (tmp_path / "gone").exists()
+
+
 def test_resuming_a_finished_run_prints_its_report_again(finished, sample_folder):
     before = (finished / "checkpoint.pt").read_bytes()
     result = train("--data", sample_folder, "--output", finished, "--resume", *QUICK)
