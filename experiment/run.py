@@ -50,6 +50,8 @@ def train_and_record(settings: TrainingSettings, data: Dataset, model: nn.Module
 
 def _train(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: Path) -> dict:
     code = code_version(type(model))  # now: a file may be edited while it runs
+    if settings.prior_bias:
+        model.start_from(float(data.train.labels.mean()))
     encoders = encoders_as_json(data.user_encoder, data.item_encoder)
 
     def replace_older_run() -> None:
@@ -65,6 +67,11 @@ def _train(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: 
         run_dir=folder,
         identity=run_identity(settings, data, model),
         checkpoint_seconds=settings.checkpoint_seconds,
+        validate_every=settings.validate_every,
+        strangers=[
+            (settings.unknown_users, data.user_encoder.stranger()),
+            (settings.unknown_items, data.item_encoder.stranger()),
+        ],
         before_checkpoint=replace_older_run,
     )
     if settings.resume and (folder / CHECKPOINT).exists():

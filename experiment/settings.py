@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from experiment.flags import as_flag, flag_name, integers, levels, option
 from model import MODELS, model_class
-from model.choices import FE_INPUTS, INTERACTIONS, REWEIGHTINGS, SIMILARITIES, parse_levels
+from model.choices import FE_INPUTS, FE_SCALES, INTERACTIONS, REWEIGHTINGS, SIMILARITIES, parse_levels
 from preprocessing.choices import PROTOCOLS
 from preprocessing.command import Parser
 from preprocessing.errors import UserError
@@ -30,6 +30,11 @@ class ModelSettings:
     field_dim: int = option(16, "IntTower: size of a head")
     levels: str = option("all", "IntTower: user levels that are scored: all, last, or indices like 0,2", type=levels)
     fe_input: str = option("output", "IntTower: what of a layer the FE-Block projects", choices=FE_INPUTS)
+    fe_scale: str = option(
+        "sum",
+        "IntTower: sum over levels and heads, or the mean, which starts near the prior for any number of them",
+        choices=FE_SCALES,
+    )
     reweighting: str = option("light_se", "IntTower: how a tower weighs its fields", choices=REWEIGHTINGS)
     light_se_residual: bool = option(True, "IntTower: LightSE adds its input to the reweighted fields")
     interaction: str = option(
@@ -114,6 +119,10 @@ class TrainingSettings(ModelSettings):
     batch_size: int = option(2048, "rows in a step")
     lr: float = option(1e-3, "Adam's learning rate")
     l2_embedding: float = option(1e-5, "weight of the squared embeddings in the loss summed over a batch")
+    prior_bias: bool = option(False, "start the logit's bias at the log odds of the training labels")
+    unknown_users: float = option(0.0, "share of a batch's rows whose user is made one that training never saw")
+    unknown_items: float = option(0.0, "share of a batch's rows whose item is made one that training never saw")
+    validate_every: int = option(0, "validate after so many batches, too, and keep the best weights; 0: by epoch")
     embedding_dim: int = option(32, "size of each field's embedding")
     seed: int = option(1023, "of weights, dropout and the order of rows")
     split_seed: int = option(1023, "of the random splits and the folds of label means")
@@ -127,13 +136,15 @@ class TrainingSettings(ModelSettings):
 
     # The record leaves out what shaped no number; a run may be resumed with other values of the second list.
     NOT_IN_RECORD = ("data", "output", "resume", "overwrite", "device", "checkpoint_seconds", "tensorboard")
+    # What came later is recorded where it is in use: without it, it had this value.
+    LATER = {"fe_scale": "sum", "prior_bias": False, "unknown_users": 0.0, "unknown_items": 0.0, "validate_every": 0}
     NOT_IN_IDENTITY = (*NOT_IN_RECORD, "epochs", "patience", "strict_data")
 
     def check(self) -> None:
         """Raise UserError for a number out of its range; a dataset's settings also look for its files."""
         super().check()
         least = {"epochs": 1, "patience": 1, "batch_size": 2, "embedding_dim": 1, "seed": 0, "split_seed": 0}
-        least |= {"l2_embedding": 0, "checkpoint_seconds": 0}
+        least |= {"l2_embedding": 0, "checkpoint_seconds": 0, "validate_every": 0}
         for name, minimum in least.items():
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= minimum):
@@ -141,6 +152,9 @@ class TrainingSettings(ModelSettings):
         for name in ("seed", "split_seed"):
             if getattr(self, name) >= 2**32:
                 raise UserError(f"{flag_name(name)}: expected a number below 2^32, got {getattr(self, name)}.")
+        for name in ("unknown_users", "unknown_items"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{flag_name(name)}: expected a share in [0, 1), got {getattr(self, name)}.")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise UserError(f"--lr: expected a number above 0, got {self.lr}.")
         if self.resume and self.overwrite:
@@ -177,6 +191,7 @@ class TrainingSettings(ModelSettings):
 
     def _of(self, model: type) -> dict:
         left_out = model_fields().keys() - taken_fields(model).keys()
+        left_out |= {name for name, value in self.LATER.items() if getattr(self, name) == value}
         return {name: value for name, value in vars(self).items() if name not in left_out}
 
 

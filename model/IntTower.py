@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.choices import FE_INPUTS, INTERACTIONS, REWEIGHTINGS, parse_levels
+from model.choices import FE_INPUTS, FE_SCALES, INTERACTIONS, REWEIGHTINGS, parse_levels
 from model.estimator import Estimator
 from model.layers import MLP, FieldEmbedding, check_hidden_units, concatenate
 from preprocessing.errors import UserError
@@ -104,13 +104,28 @@ class FEBlock(nn.Module):
     Level i of the user tower is projected to H heads of size K, the last item layer to G heads of size K. The
     logit is the sum over levels of fe_score's MaxSim, plus a bias.
 
+    Such a sum grows with L, H and K, at the start and with each of Adam's steps, which are as long for many heads as
+    for few. With the scale "mean" the user's heads are divided by L * H * sqrt(K): the logit is the mean over levels
+    and user heads of MaxSims of products divided by sqrt(K), and starts near the bias for any L, H, G and K. What is
+    kept of an item and how a pair is scored are the same.
+
     Args:
         user_widths: width of the user layer behind each scored level.
         item_width: width of the item layer.
+        scale: "sum" (the paper's) or "mean".
     """
 
-    def __init__(self, user_widths: list[int], item_width: int, user_head: int, item_head: int, field_dim: int):
+    def __init__(
+        self,
+        user_widths: list[int],
+        item_width: int,
+        user_head: int,
+        item_head: int,
+        field_dim: int,
+        scale: str = "sum",
+    ):
         super().__init__()
+        self.divisor = len(user_widths) * user_head * math.sqrt(field_dim) if scale == "mean" else None
         self.user_head, self.item_head, self.field_dim = user_head, item_head, field_dim
         self.user_projections = nn.ModuleList(nn.Linear(width, user_head * field_dim) for width in user_widths)
         self.item_projection = nn.Linear(item_width, item_head * field_dim)
@@ -118,7 +133,8 @@ class FEBlock(nn.Module):
 
     def encode_user(self, layers: list[Tensor]) -> list[Tensor]:
         """The heads of each level, L tensors (B, H * K)."""
-        return [project(layer_BW) for project, layer_BW in zip(self.user_projections, layers, strict=True)]
+        heads = [project(layer_BW) for project, layer_BW in zip(self.user_projections, layers, strict=True)]
+        return heads if self.divisor is None else [heads_BE / self.divisor for heads_BE in heads]
 
     def encode_item(self, layer_BW: Tensor) -> list[Tensor]:
         """The heads of the item, one tensor (B, G * K)."""
@@ -218,6 +234,8 @@ class IntTower(Estimator):
         levels: the user layers that are scored: "all", "last", or indices such as [0, 2]. (For fast serving the
             seed's text scores the last level, its code the one with index 0; both can be had.)
         fe_input: project each layer's "output", as the paper's figure draws it, or its "input", as released.
+        fe_scale: the "sum" over levels and heads, as the paper draws it, or the "mean", which starts near the prior for
+            any number of them; see FEBlock.
         reweighting: how a tower weighs its fields: by "light_se", by "senet" (see SENET), or "none".
         light_se_residual: see LightSE.
         interaction: what joins the towers: the "fe_block", or the "dot" product of their last layers, for which heads
@@ -243,6 +261,7 @@ class IntTower(Estimator):
         dnn_hidden_units: tuple[int, ...] = (300, 300, 128),
         levels: str | list[int] = "all",
         fe_input: str = "output",
+        fe_scale: str = "sum",
         reweighting: str = "light_se",
         light_se_residual: bool = True,
         interaction: str = "fe_block",
@@ -252,6 +271,7 @@ class IntTower(Estimator):
     ):
         super().__init__([*user_feature_columns, *item_feature_columns], task)
         _check_choice("fe_input", fe_input, FE_INPUTS)
+        _check_choice("fe_scale", fe_scale, FE_SCALES)
         _check_choice("reweighting", reweighting, REWEIGHTINGS)
         _check_choice("interaction", interaction, INTERACTIONS)
         if min(field_dim, user_head, item_head) < 1:
@@ -272,7 +292,7 @@ class IntTower(Estimator):
         user_widths = [user_widths[layer] for layer in self.user_layers]
         item_width = [self.item_tower.input_dim, *item_units][-1]
         if interaction == "fe_block":
-            self.interaction = FEBlock(user_widths, item_width, user_head, item_head, field_dim)
+            self.interaction = FEBlock(user_widths, item_width, user_head, item_head, field_dim, fe_scale)
         elif user_widths[-1] == item_width:
             self.interaction = DotProduct()
         else:
@@ -286,6 +306,11 @@ class IntTower(Estimator):
         self.cir_weight = cir_weight
         self.item_id = contrasted_item_id(item_feature_columns, cir_weight)
         self.to(device)
+
+    @property
+    def output_bias(self) -> nn.Parameter:
+        """See Estimator."""
+        return self.interaction.bias
 
     def encode_user(self, features: dict[str, Tensor]) -> list[Tensor]:
         """The user's heads at each scored level: L tensors (B, H * K)."""

@@ -13,6 +13,7 @@ if "deepctr_torch" not in sys.modules:
 MODELS = {
     "IntTower": "model.IntTower",
     "LR": "model.lr",
+    "StatisticsLR": "model.statistics_lr",
     "DSSM": "model.dssm",
     "DSSMCIR": "model.dssm_cir",
     "DAT": "model.dat",

@@ -3,6 +3,7 @@
 from preprocessing.errors import UserError
 
 FE_INPUTS = ("output", "input")
+FE_SCALES = ("sum", "mean")
 REWEIGHTINGS = ("light_se", "senet", "none")
 INTERACTIONS = ("fe_block", "dot")
 SIMILARITIES = ("temperature", "paper", "dot")

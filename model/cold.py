@@ -78,6 +78,11 @@ class COLD(Estimator):
         self.output = nn.Linear(dnn_hidden_units[-1], 1)
         self.to(device)
 
+    @property
+    def output_bias(self) -> nn.Parameter:
+        """See Estimator."""
+        return self.output.bias
+
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Logits (B,)."""
         groups_BMD, dense = self._groups(features)

@@ -117,6 +117,11 @@ class DeepCTR(Estimator):
         """What the constructor takes: deepctr-torch's own."""
         return set(inspect.signature(getattr(models, cls.architecture)).parameters)
 
+    @property
+    def output_bias(self) -> nn.Parameter:
+        """See Estimator."""
+        return self.network.out.bias
+
     def penalties(self) -> list[tuple[nn.Parameter, float]]:
         """deepctr-torch's own: what l2_reg_linear, l2_reg_embedding and the like set in its constructor."""
         named = [(w, l2) for weights, _, l2 in self.network.regularization_weight for w in weights if l2 > 0]

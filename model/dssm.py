@@ -113,6 +113,11 @@ class DSSM(Estimator):
         self.item_feature_names = self.item_tower.embedding.feature_names
         self.to(device)
 
+    @property
+    def output_bias(self) -> nn.Parameter:
+        """See Estimator."""
+        return self.similarity.bias
+
     @staticmethod
     def num_extra(dnn_hidden_units: tuple[int, ...]) -> int:
         """Width of what a tower is given beside its features: nothing here."""

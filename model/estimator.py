@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from collections.abc import Mapping
 
@@ -135,6 +136,21 @@ class Estimator(nn.Module):
     def option_names(cls) -> set[str]:
         """What the constructor takes; it may hand options on to its base class, so those of all classes count."""
         return set().union(*(inspect.signature(base.__init__).parameters for base in cls.__mro__))
+
+    @property
+    def output_bias(self) -> nn.Parameter | None:
+        """The bias of the logit, one number; None where a model has none of its own."""
+        return None
+
+    def start_from(self, share: float) -> None:
+        """Set the bias of the logit to the log odds of a share of positive labels, that of the training rows.
+
+        A model that starts from 0 spends its first steps on finding it. Nothing is done for a share of 0 or 1, or
+        without a bias.
+        """
+        if self.output_bias is not None and 0 < share < 1:
+            with torch.no_grad():
+                self.output_bias.fill_(math.log(share / (1 - share)))
 
     def penalties(self) -> list[tuple[nn.Parameter, float]]:
         """The parameters whose squares `fit` adds to the summed loss, each with its weight."""

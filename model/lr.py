@@ -31,6 +31,11 @@ class LR(Estimator):
         """The model over both towers' columns."""
         return cls([*user_feature_columns, *item_feature_columns], **options)
 
+    @property
+    def output_bias(self) -> nn.Parameter:
+        """See Estimator."""
+        return self.bias
+
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Logits (B,)."""
         weights_BF1, dense_BN = self.weights(features)

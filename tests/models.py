@@ -65,10 +65,10 @@ def small_model(name: str, user: list | None = None, item: list | None = None, s
     """Any model, small and without dropout; every weight that says what a value means is large."""
     torch.manual_seed(seed)
     options = {"dnn_hidden_units": (8, 6), "dnn_dropout": 0.0, "init_std": 0.5} | options
-    if name == "LR":
+    if name in ("LR", "StatisticsLR"):
         options = {}
     model = model_class(name).from_columns(user or user_columns(), item or item_columns(), **options)
-    if name == "LR":  # which starts from zeros
+    if name in ("LR", "StatisticsLR"):  # which starts from zeros
         for weights in model.parameters():
             nn.init.normal_(weights, std=0.5)
     return model

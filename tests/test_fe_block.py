@@ -104,6 +104,27 @@ def test_the_fe_block_compares_the_projected_heads_of_every_level_with_those_of_
     assert block([first_level, second_level], torch.tensor([[3.0, 5.0]])).tolist() == [12.0]
 
 
+def test_the_mean_is_the_sum_divided_by_levels_user_heads_and_the_root_of_the_head_size():
+    sizes = {"user_widths": [5, 6, 7], "item_width": 7, "user_head": 4, "item_head": 2, "field_dim": 9}
+    blocks = [FEBlock(**sizes, scale=scale) for scale in ("sum", "mean")]
+    blocks[1].load_state_dict(blocks[0].state_dict())
+    layers, item = [random_heads(10, width, seed=width) for width in (5, 6, 7)], random_heads(10, 7, seed=1)
+    sums, means = (block(layers, item) for block in blocks)
+    torch.testing.assert_close(means, sums / (3 * 4 * 3))
+    torch.testing.assert_close(blocks[1].encode_item(item), blocks[0].encode_item(item))
+
+
+@pytest.mark.parametrize("num_levels", [1, 5])
+@pytest.mark.parametrize(("heads", "head_dim"), [(1, 1), (4, 16), (8, 32), (32, 64)])
+def test_the_mean_starts_near_its_bias_for_any_number_of_levels_heads_and_any_head_size(num_levels, heads, head_dim):
+    torch.manual_seed(0)
+    layers = [random_heads(500, 128, seed=level).relu() for level in range(num_levels + 1)]
+    block = FEBlock([128] * num_levels, 128, heads, heads, head_dim, scale="mean")
+    logits = block(layers[:-1], layers[-1])
+    assert logits.std() < 0.3
+    assert logits.mean().abs() < 0.5
+
+
 def test_the_readmes_accelerate_edit_makes_the_model_score_its_first_level_alone(monkeypatch):
     # The model calls the very function that a person edits.
     assert model.IntTower.fe_score is utils.fe_score

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.lr import LR
+from model.statistics_lr import StatisticsLR
+from preprocessing.errors import UserError
 from preprocessing.inputs import DenseFeat
 from training.trainer import Trainer
 
@@ -111,3 +113,18 @@ def test_from_columns_has_one_weight_per_value_whatever_the_embedding_sizes_are(
     logits = model(features)
     assert logits.shape == (6,)
     assert functional.binary_cross_entropy_with_logits(logits, labels) < first
+
+
+def test_statistics_lr_weighs_the_dense_columns_of_both_towers_and_nothing_else():
+    model = StatisticsLR.from_columns(user_columns(), item_columns())
+    assert [tuple(p.shape) for p in model.parameters()] == [(2,), (1,)]
+    with torch.no_grad():
+        model.dense_weights.copy_(torch.tensor([2.0, 3.0]))
+        model.bias.fill_(-1.0)
+    row = {"user_mean_rating": torch.tensor([[0.5]]), "item_mean_rating": torch.tensor([[1.0]])}
+    assert model(row).tolist() == [2 * 0.5 + 3 * 1.0 - 1.0]
+
+
+def test_statistics_lr_of_columns_none_of_which_is_dense_is_refused():
+    with pytest.raises(UserError, match="StatisticsLR: expected a dense column, .* got none; use LR"):
+        StatisticsLR([sparse("user_id")])

@@ -24,7 +24,7 @@ from preprocessing.errors import UserError
 from preprocessing.inputs import DenseFeat
 from training.predict import is_two_tower
 
-WITH_LAYERS = sorted(MODELS.keys() - {"LR"})
+WITH_LAYERS = sorted(MODELS.keys() - {"LR", "StatisticsLR"})
 OURS = ["IntTower", "LR", "DSSM", "DSSMCIR", "DAT", "COLD"]
 USER_NAMES = [column.name for column in user_columns()]
 TWO_TOWERS = [
@@ -33,6 +33,7 @@ TWO_TOWERS = [
     ("IntTower", {"dnn_hidden_units": (8, 7, 6, 5), "levels": [0, 2], "user_head": 3, "item_head": 2, "field_dim": 1}),
     ("IntTower", {"interaction": "dot", "reweighting": "senet", "cir_weight": 0.0}),
     ("IntTower", {"light_se_residual": False}),
+    ("IntTower", {"fe_scale": "mean"}),
     ("DSSM", {"similarity": "temperature"}),
     ("DSSM", {"similarity": "paper", "linear_output": False}),
     ("DSSM", {"similarity": "dot"}),
@@ -82,7 +83,8 @@ def test_every_feature_enters_the_logit_and_the_vectors_of_its_own_side_alone(na
     model = small_model(name, dnn_hidden_units=(32, 32)).eval()
     features = random_features(ALL_COLUMNS, num_rows=6)
     changed = features | {column: other_value(features[column])}
-    assert not torch.allclose(model(changed), model(features))
+    is_left_out = name == "StatisticsLR" and not column.endswith("mean_rating")
+    assert torch.allclose(model(changed), model(features)) == is_left_out
     if is_two_tower(model):
         sides = zip(encoded_apart(model, changed), encoded_apart(model, features), strict=True)
         changes = [not all(map(torch.equal, ours, theirs)) for ours, theirs in sides]
@@ -233,3 +235,17 @@ def test_an_option_out_of_its_range_is_refused(names, options, message):
     for name in names:
         with pytest.raises(UserError, match=message):
             model_class(name).from_columns(user, item, **columns)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_that_starts_from_a_share_of_positives_has_its_log_odds_as_bias(name):
+    model, features = small_model(name).eval(), random_features(ALL_COLUMNS, num_rows=6)
+    before = model(features)
+    model.start_from(0.5)
+    torch.testing.assert_close(model.output_bias, torch.zeros(1))
+    model.start_from(0.8)
+    torch.testing.assert_close(model.output_bias, torch.full((1,), math.log(4)))
+    shift = model(features) - before  # the same for every row: it is the bias of the logit
+    torch.testing.assert_close(shift, shift[:1].expand(6))
+    model.start_from(1.0)  # of one class: the log odds are infinite
+    torch.testing.assert_close(model.output_bias, torch.full((1,), math.log(4)))

@@ -90,7 +90,7 @@ def test_every_flag_has_help_that_names_its_default(settings, capsys):
         assert flag_name(field.name) in help_text
     assert help_text.count("(default: ") >= len(dataclasses.fields(settings))
     assert all(model in help_text for model in MODELS)
-    assert len(MODELS) == 10  # the paper's nine, and the two-tower with CIR
+    assert len(MODELS) == 11  # the paper's nine, the two-tower with CIR, and LR on statistics alone
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_the_settings_defaults_are_the_models_own(name):
         own = {option_name: parameter.default for option_name, parameter in parameters.items()} | own
     options = parse().model_options(model)
     assert options == {option_name: own[option_name] for option_name in options}
-    assert {"dnn_dropout", "dnn_hidden_units"} <= options.keys() or name == "LR"
+    assert {"dnn_dropout", "dnn_hidden_units"} <= options.keys() or name in ("LR", "StatisticsLR")
     # A script's own defaults are as good: they are refused with no model.
     assert parse(settings=AlibabaSettings).model_options(model).get("dnn_dropout", 0.5) == 0.5
 
@@ -278,6 +278,7 @@ def test_every_flag_of_int_tower_reaches_the_model():
         "field_dim": 5,
         "levels": (0,),
         "fe_input": "input",
+        "fe_scale": "mean",
         "reweighting": "senet",
         "light_se_residual": False,
         "interaction": "dot",
@@ -353,3 +354,10 @@ def test_a_mistake_of_the_code_is_not_hidden(monkeypatch):
 
     with pytest.raises(KeyError, match="a bug"):
         run_command_line(monkeypatch, main)
+
+
+def test_a_setting_that_came_later_is_recorded_where_it_is_in_use():
+    settings = TrainingSettings(model="IntTower", prior_bias=True)
+    recorded = settings.recorded(model_class("IntTower"))
+    assert recorded["prior_bias"] is True
+    assert TrainingSettings.LATER.keys() & recorded.keys() == {"prior_bias"}

@@ -408,3 +408,41 @@ def test_after_each_epoch_its_row_is_handed_over_and_true_ends_the_training(data
     )
     assert [row["epoch"] for row in rows] == [1, 2]
     assert trainer.progress.history == rows
+
+
+def test_validation_within_an_epoch_keeps_the_weights_of_the_best_batch(data):
+    trainer = trainer_of(build(data), seed=1, learning_rate=0.1, validate_every=2)  # soon worse than it was
+    progress = trainer.fit(data.train, data.valid, epochs=3)
+    assert progress.best_batch in (0, 2, 4, 6)
+    kept = auc(data.valid.labels.numpy(), trainer.predict(data.valid))
+    assert kept == progress.best_auc
+    assert kept >= max(epoch["valid_auc"] for epoch in progress.history)
+    assert (progress.best_batch == 0) == (kept == progress.history[progress.best_epoch - 1]["valid_auc"])
+
+
+def test_validation_within_an_epoch_changes_nothing_else(data, whole):
+    trainer = trainer_of(build(data), seed=1, validate_every=3)
+    trainer.fit(data.train, data.valid, epochs=3, patience=5)
+    assert losses(trainer.progress) == losses(whole.progress)
+
+
+class FeatureRecordingMeans(RatingMeans):
+    """Notes the users and the means of the rows that it is trained on."""
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        if self.training:
+            self.seen = torch.cat([features["user_id"][:, None], features["user_mean_rating"]], dim=1)
+        return super().forward(features)
+
+
+def test_a_share_of_a_batchs_rows_is_made_strangers_id_and_statistics_together(data):
+    model, stranger = FeatureRecordingMeans(), data.user_encoder.stranger()
+    before = data.train.features["user_id"].numpy().copy()
+    trainer = trainer_of(model, strangers=[(0.25, stranger), (0.0, data.item_encoder.stranger())], batch_size=1600)
+    trainer.fit(data.train, epochs=1)
+    users, means = model.seen.T
+    assert stranger.keys() == {"user_id", "user_mean_rating"}
+    is_stranger = users == stranger["user_id"]
+    assert 0.15 < is_stranger.float().mean() < 0.35
+    assert torch.equal(is_stranger, means == torch.tensor(stranger["user_mean_rating"]))
+    assert (data.train.features["user_id"].numpy() == before).all()

@@ -37,6 +37,7 @@ class Progress:
     auxiliary_sum: float = 0.0
     num_samples: int = 0
     best_epoch: int = 0
+    best_batch: int = 0  # of that epoch, where validation came within it; 0 for its end
     best_auc: float = -1.0
     seconds: float = 0.0  # spent in training batches, all epochs
     epoch_seconds: float = 0.0
@@ -68,6 +69,9 @@ class Trainer:
         optimizer: in the place of Adam; `learning_rate` and `l2_embedding` are then not used.
         penalties: parameters whose squares are added to the summed loss, each with its weight.
         shuffle: deal the rows out anew each epoch.
+        validate_every: validate after so many batches, too, and keep the weights of the best; 0: at each epoch's end.
+        strangers: shares of a batch's rows, each with the features that these rows are given in the place of their
+            own: what a user or an item has whom training never saw (DropoutNet, NIPS 2017). Each is drawn by itself.
         before_checkpoint: is called once, when the first checkpoint is written and before it takes its place: what
             stands in the run directory of an older run goes there.
     """
@@ -87,6 +91,8 @@ class Trainer:
         optimizer: torch.optim.Optimizer | None = None,
         penalties: list[tuple[nn.Parameter, float]] | None = None,
         shuffle: bool = True,
+        validate_every: int = 0,
+        strangers: list[tuple[float, dict[str, float]]] | None = None,
         before_checkpoint: Callable[[], None] | None = None,
     ):
         self.device = torch.device(device)
@@ -101,6 +107,8 @@ class Trainer:
         self.best_weights: dict[str, Tensor] = {}
         self.penalties = penalties or []
         self.shuffle = shuffle
+        self.validate_every = validate_every
+        self.strangers = [(share, values) for share, values in strangers or [] if share]
         self.before_checkpoint = before_checkpoint
         self.optimizer = optimizer or _adam(model, learning_rate, l2_embedding)
 
@@ -139,7 +147,7 @@ class Trainer:
         train = train.to(self.device)
         with _catch_signals() as stop_requested:
             while not progress.finished:
-                self._train_epoch(train, stop_requested)
+                self._train_epoch(train, stop_requested, valid)
                 self._end_epoch({} if valid is None else self._validate(valid), epochs, patience)
                 if after_epoch is not None:
                     progress.finished = after_epoch(progress.history[-1]) or progress.finished
@@ -163,7 +171,7 @@ class Trainer:
             )
         return evaluate(valid.labels.numpy(), logits)
 
-    def _train_epoch(self, train: Table, stop_requested: threading.Event) -> None:
+    def _train_epoch(self, train: Table, stop_requested: threading.Event, valid: Table | None) -> None:
         progress = self.progress
         batches = epoch_batches(len(train), self.batch_size, [self.seed, progress.epoch], self.shuffle)
         self.model.train()
@@ -180,7 +188,7 @@ class Trainer:
         with bar:
             for batch in batches[progress.batch :]:
                 rows = torch.from_numpy(batch).to(self.device)
-                loss, auxiliary = self.step(train.batch(rows), train.labels[rows])
+                loss, auxiliary = self.step(self._with_strangers(train.batch(rows)), train.labels[rows])
                 if not np.isfinite(loss + auxiliary):
                     raise NonFiniteLoss(
                         f"epoch {progress.epoch + 1}, batch {progress.batch + 1} of {len(batches)}: the loss is "
@@ -192,6 +200,10 @@ class Trainer:
                 progress.auxiliary_sum += auxiliary * len(batch)
                 bar.update(len(batch))
                 bar.set_postfix(loss=f"{progress.loss_sum / progress.num_samples:.4f}", refresh=False)
+                is_within = progress.batch < len(batches)
+                if valid is not None and self.validate_every and is_within and not progress.batch % self.validate_every:
+                    self._keep_if_best(self._validate(valid)["auc"], progress.epoch + 1, progress.batch)
+                    self.model.train()
                 now = time.perf_counter()
                 if stop_requested.is_set() or now - last_saved > self.checkpoint_seconds:
                     progress.epoch_seconds += now - start
@@ -233,10 +245,26 @@ class Trainer:
         progress.seconds += progress.epoch_seconds
         progress.batch = progress.num_samples = 0
         progress.loss_sum = progress.auxiliary_sum = progress.epoch_seconds = 0.0
-        if metrics and metrics["auc"] > progress.best_auc:
-            progress.best_auc, progress.best_epoch = metrics["auc"], progress.epoch
-            self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        if metrics:
+            self._keep_if_best(metrics["auc"], progress.epoch)
         progress.finished = self._is_finished(epochs, patience)
+
+    def _keep_if_best(self, auc: float, epoch: int, batch: int = 0) -> None:
+        progress = self.progress
+        if auc > progress.best_auc:
+            progress.best_auc, progress.best_epoch, progress.best_batch = auc, epoch, batch
+            self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def _with_strangers(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The features of a batch, a share of its rows made strangers."""
+        for share, values in self.strangers:
+            is_stranger = torch.rand(len(next(iter(features.values()))), device=self.device) < share
+            made = {}
+            for name, value in values.items():
+                own = features[name]
+                made[name] = own.masked_fill(is_stranger.view(-1, *[1] * (own.dim() - 1)), value)
+            features = {**features, **made}
+        return features
 
     def _print_epoch(self) -> None:
         last = self.progress.history[-1]
