@@ -36,12 +36,20 @@ def print_report(record: dict, folder: Path) -> None:
     print(f"\ntest split of {record['dataset']}{synthetic}, seed {record['seed']}, {record['device']}")
     print("  ".join(name.ljust(width) for name, width in zip(names, widths, strict=True)))
     print("  ".join(value.ljust(width) for value, width in zip(values, widths, strict=True)))
-    for line in _remarks(record):
+    for line in [*_repeated_rows(record), *_remarks(record)]:
         print(line)
     # A picture that could not be drawn is not promised.
     curve = ["learning curve"] if (folder / LEARNING_CURVE).is_file() else []
     *kept, last = "record", "checkpoint", "encoders", *curve
     print(f"{', '.join(kept)} and {last}: {folder}/")
+
+
+def _repeated_rows(record: dict) -> list[str]:
+    repeated = record["counts"].get("test_rows_with_pair_and_label_in_train", 0)  # none in a record of an older version
+    if not repeated:
+        return []
+    share = repeated / record["counts"]["test"]
+    return [f"{repeated:,} test rows ({share:.1%}) have user, item and label of a training row, at another time."]
 
 
 def _remarks(record: dict) -> list[str]:

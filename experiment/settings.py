@@ -107,6 +107,10 @@ def _plain(value):
 ON_SAMPLE = {"batch_size": 512, "epochs": 6}
 
 
+# Settings that came when there were records without them: these values, which change nothing, are not recorded.
+LATER = {"fe_scale": "sum", "prior_bias": False, "unknown_users": 0.0, "unknown_items": 0.0, "validate_every": 0}
+
+
 @dataclass
 class TrainingSettings(ModelSettings):
     """What every training script lets a person choose."""
@@ -136,8 +140,6 @@ class TrainingSettings(ModelSettings):
 
     # The record leaves out what shaped no number; a run may be resumed with other values of the second list.
     NOT_IN_RECORD = ("data", "output", "resume", "overwrite", "device", "checkpoint_seconds", "tensorboard")
-    # What came later is recorded where it is in use: without it, it had this value.
-    LATER = {"fe_scale": "sum", "prior_bias": False, "unknown_users": 0.0, "unknown_items": 0.0, "validate_every": 0}
     NOT_IN_IDENTITY = (*NOT_IN_RECORD, "epochs", "patience", "strict_data")
 
     def check(self) -> None:
@@ -191,7 +193,7 @@ class TrainingSettings(ModelSettings):
 
     def _of(self, model: type) -> dict:
         left_out = model_fields().keys() - taken_fields(model).keys()
-        left_out |= {name for name, value in self.LATER.items() if getattr(self, name) == value}
+        left_out |= {name for name, value in LATER.items() if getattr(self, name) == value}
         return {name: value for name, value in vars(self).items() if name not in left_out}
 
 

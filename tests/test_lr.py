@@ -126,5 +126,5 @@ def test_statistics_lr_weighs_the_dense_columns_of_both_towers_and_nothing_else(
 
 
 def test_statistics_lr_of_columns_none_of_which_is_dense_is_refused():
-    with pytest.raises(UserError, match="StatisticsLR: expected a dense column, .* got none; use LR"):
+    with pytest.raises(UserError, match=r"StatisticsLR: expected a dense column, .* got none; use LR"):
         StatisticsLR([sparse("user_id")])
