@@ -17,16 +17,27 @@ from preprocessing.sources import CACHE_FOLDER, amazon_files
 
 @dataclass
 class Settings(TrainingSettings):
-    """The common settings (experiment/settings.py) with the released script's values, and those of these data."""
+    """The common settings (experiment/settings.py), those of these data, and what other values the data want.
 
-    reviews: str | None = option(None, "the reviews of a category, of the 2014 or 2018 release, or the released CSV")
-    meta: str | None = option(None, "its meta file; else meta_<category>.json.gz beside the reviews")
+    Epochs, patience and heads are the released script's. The last seven were chosen on Beauty's validation rows, since
+    users of five reviews are learned by heart within an epoch (docs/beyond_movielens.md).
+    """
+
+    reviews: str | None = option(None, "the reviews of a category, of 2014, 2018 or 2023, or the released CSV")
+    meta: str | None = option(None, "its meta file; else meta_<category>.json(l).gz beside the reviews")
     cache: bool = option(True, f"keep the encoded tables in {CACHE_FOLDER.parent.name}/{CACHE_FOLDER.name}/")
     epochs: int = changed(TrainingSettings, "epochs", 10)
     patience: int = changed(TrainingSettings, "patience", 3)
     user_head: int = changed(TrainingSettings, "user_head", 2)
     item_head: int = changed(TrainingSettings, "item_head", 2)
     field_dim: int = changed(TrainingSettings, "field_dim", 64)
+    lr: float = changed(TrainingSettings, "lr", 3e-4)
+    prior_bias: bool = changed(TrainingSettings, "prior_bias", True)
+    fe_scale: str = changed(TrainingSettings, "fe_scale", "mean")
+    l2_embedding: float = changed(TrainingSettings, "l2_embedding", 10.0)
+    user_id_dropout: float = changed(TrainingSettings, "user_id_dropout", 0.9)
+    item_id_dropout: float = changed(TrainingSettings, "item_id_dropout", 0.5)
+    cir_weight: float = changed(TrainingSettings, "cir_weight", 0.0)
 
     NOT_IN_RECORD = (*TrainingSettings.NOT_IN_RECORD, "reviews", "meta", "cache")
     NOT_IN_IDENTITY = (*TrainingSettings.NOT_IN_IDENTITY, "reviews", "meta", "cache")
@@ -37,8 +48,13 @@ class Settings(TrainingSettings):
         amazon_files(self.data, self.reviews, self.meta)
 
 
-# What else the released script does: the layers' inputs in the FE-Block, CIR left out of the loss.
-PRESETS = {"released": dict(fe_input="input", cir_weight=0.0, init_std=1e-4)}
+# What the released script does: the layers' inputs in the FE-Block, CIR left out of the loss, next to no L2.
+PRESETS = {
+    "released": dict(
+        **dict(fe_input="input", fe_scale="sum", cir_weight=0.0, init_std=1e-4),
+        **dict(lr=1e-3, prior_bias=False, l2_embedding=1e-5, user_id_dropout=0.0, item_id_dropout=0.0),
+    )
+}
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from preprocessing.interactions import Interactions, check_protocol, data_finger
 from preprocessing.sources import AD_FEATURE, RAW_SAMPLE, USER_PROFILE, WHERE_ALIBABA_IS, packed_or_not
 from preprocessing.synthetic import load_probabilities, probabilities_in
 from preprocessing.tables import Dataset
-from preprocessing.text_tables import read_csv_blocks
+from preprocessing.text_tables import check_zero_or_one, read_csv_blocks, table_of
 
 # As text_tables.read_csv_blocks takes them; the headers' surplus spaces do not count.
 FILES = {
@@ -106,12 +106,7 @@ def read_alibaba(folder: Path, strict_data: bool = False, sample_rate: float = 1
     num_read = 0
     # The file says each click twice, as clk and as the opposite, nonclk.
     for block in read_csv_blocks(packed_or_not(folder / RAW_SAMPLE), FILES[RAW_SAMPLE], if_there={"nonclk": "int"}):
-        odd = np.flatnonzero(~block["clk"].isin((0, 1)).to_numpy())
-        if len(odd):
-            raise UserError(
-                f"{RAW_SAMPLE}, line {num_read + odd[0] + 2}: expected 0 or 1 as clk, got {block['clk'].iloc[odd[0]]}; "
-                "mend or remove the line."
-            )
+        check_zero_or_one(block["clk"], RAW_SAMPLE, num_read + 2)
         if "nonclk" in block:
             odd = np.flatnonzero((block["nonclk"] + block["clk"] != 1).to_numpy())
             if len(odd):
@@ -134,8 +129,13 @@ def read_alibaba(folder: Path, strict_data: bool = False, sample_rate: float = 1
     ad_of_row, ad_ids = pd.factorize(np.concatenate(ads))
     del users, ads
     counts = {"rows_read": num_read, "rows_kept": len(user_of_row)}
-    user_frame = _table_of(folder / USER_PROFILE, user_ids, user_of_row, counts, strict_data)
-    ad_frame = _table_of(folder / AD_FEATURE, ad_ids, ad_of_row, counts, strict_data)
+    user_frame, ad_frame = (
+        table_of(
+            *(name, read_csv_blocks(packed_or_not(folder / name), FILES[name]), ids, of_row),
+            *(RAW_SAMPLE, counts, strict_data),
+        )
+        for name, ids, of_row in ((USER_PROFILE, user_ids, user_of_row), (AD_FEATURE, ad_ids, ad_of_row))
+    )
     probabilities = load_probabilities(folder, num_read)
     rows = np.concatenate(rows)
     return Interactions(
@@ -162,35 +162,3 @@ def _is_sampled(users: np.ndarray, rate: float) -> np.ndarray:
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return (mixed ^ (mixed >> np.uint64(31))) < np.uint64(rate * 2**63) * np.uint64(2)
-
-
-def _table_of(path: Path, ids: np.ndarray, of_row: np.ndarray, counts: dict, strict_data: bool) -> pd.DataFrame:
-    """The lines of a user or ad table for the given ids, in their order; NaN for those that it does not hold."""
-    frame = pd.concat(read_csv_blocks(packed_or_not(path), FILES[path.name]), ignore_index=True)
-    key = frame.columns[0]
-    repeated = frame[key][frame[key].duplicated()]
-    if len(repeated):
-        raise UserError(
-            f"{path.name}: expected each {key} once, got {repeated.iloc[0]} again; remove the repeated lines."
-        )
-    places = pd.Index(frame[key]).get_indexer(ids)
-    missing = ids[places < 0]
-    counts[f"{key}s"], counts[f"{key}s_not_in_{path.name}"] = len(ids), len(missing)
-    num_rows = int(np.bincount(of_row, minlength=len(ids))[places < 0].sum())
-    counts[f"rows_of_{key}_not_in_{path.name}"] = num_rows
-    if len(missing):
-        named = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-        if strict_data:
-            raise UserError(
-                f"{path.name}: expected every {key} of {RAW_SAMPLE}, {len(missing):,} missing ({named}) with "
-                f"{num_rows:,} rows; complete the file, or leave out --strict-data to keep those rows."
-            )
-        print(
-            f"{path.name}: {len(missing):,} {key}(s) of {RAW_SAMPLE} missing ({named}); their {num_rows:,} rows "
-            f"({num_rows / len(of_row):.1%}) stay in, with the {key} alone known.",
-            flush=True,
-        )
-    joined = frame.take(places).reset_index(drop=True)  # a place of -1 takes the last line, to be blanked
-    joined.loc[places < 0, joined.columns[1:]] = np.nan
-    joined[key] = ids
-    return joined

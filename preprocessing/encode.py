@@ -255,11 +255,6 @@ class TowerEncoder:
         of_fields = (getattr(field, "key", None) or getattr(field, "source", field.name) for field in self.fields)
         return list(dict.fromkeys(of_fields))
 
-    def stranger(self) -> dict[str, float]:
-        """What a user or an item has of whom training saw nothing: the id's feature and those made of its labels."""
-        means = (field for field in self.fields if isinstance(field, MeanField))
-        return {self.id_column: OOV} | {f.name: f.scaler.transform(np.float64(f.prior)).item() for f in means}
-
     @property
     def id_column(self) -> str:
         """The raw column that names a user or an item: the first of single values."""

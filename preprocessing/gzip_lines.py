@@ -96,15 +96,20 @@ def text_of(where: str | Path, content: bytes) -> str:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """A file's bytes, unpacked where it is gzip, under a progress bar; UserError where it is damaged or no text."""
+def opened(path: Path, is_text: bool = True) -> Iterator[BinaryIO]:
+    """A file's bytes, unpacked where it is gzip, under a progress bar; UserError where it is damaged or no text.
+
+    Args:
+        is_text: whether text is expected.
+    """
     bar = tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, leave=False, disable=None)
     with bar, open(path, "rb") as raw:
         packed = raw.read(2) == GZIP
         raw.seek(0)
         file = gzip.GzipFile(fileobj=_Counted(raw, bar)) if packed else io.BufferedReader(_Counted(raw, bar))
         try:
-            check_is_text(path, file.peek(HEAD)[:HEAD])
+            if is_text:
+                check_is_text(path, file.peek(HEAD)[:HEAD])
             yield file
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise UserError(

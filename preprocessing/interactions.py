@@ -22,6 +22,7 @@ from preprocessing.protocols import (
     Twins,
     check_both_classes,
     check_times,
+    count_repeated_test_rows,
     drop_users_without_positive,
     find_twins,
     label_means,
@@ -85,12 +86,14 @@ def encode_interactions(
     """Split the rows by the protocol, fit what is learned from data on the training rows, encode all rows.
 
     A vocabulary, a scaler or a missing number's stand-in is fitted on the users and items that training rows name.
-    Rows that repeat another of the same user, item and time are counted and said, and go to its split.
+    Rows that repeat another of the same user, item and time are counted and said, and go to its split. Those that
+    repeat a pair at another time, as of an ad that is shown again, are dealt out as any others; where such a row of
+    test has the label of one in train, it is counted.
 
     Args:
         released_per_part: of `paper`: label means and the users without a positive label are found within train
             and test, as the released code does for MovieLens; else over all rows, as it does for Amazon.
-        strict_data: refuse rows that repeat another.
+        strict_data: refuse rows that repeat another of the same user, item and time.
     Raises UserError where a split would be empty or hold one class only, and for times of several units.
     """
     check_protocol(protocol)
@@ -104,6 +107,7 @@ def encode_interactions(
         splits = drop_users_without_positive(raw.user_of_row, raw.labels, splits, released_per_part)
         counts["rows_dropped_of_users_without_positive"] = len(raw.labels) - sum(map(len, vars(splits).values()))
     check_both_classes(raw.labels, splits)
+    counts["test_rows_with_pair_and_label_in_train"] = count_repeated_test_rows(pairs, raw.labels, splits)
 
     # A feature's values, and the tower whose users or items they belong to, or None where each row has its own.
     encoders, features = {}, {}

@@ -15,18 +15,19 @@ from pathlib import Path
 
 from preprocessing.command import Parser, exit_code, read_command_line
 from preprocessing.errors import UserError
+from preprocessing.sources import AMAZON_RELEASES
 
 
 def parse(words: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("dataset", choices=("movielens", "amazon", "alibaba"))
+    parser.add_argument("dataset", choices=("movielens", "amazon", "alibaba", "kuairand"))
     parser.add_argument("folder", type=Path, help="a new folder")
-    parser.add_argument("--rows", type=int, help="ratings, reviews or shown ads")
+    parser.add_argument("--rows", type=int, help="ratings, reviews, shown ads or videos")
     parser.add_argument("--users", type=int, help="default: in proportion to the rows")
     parser.add_argument("--items", type=int, help="default: in proportion to the rows")
     parser.add_argument("--full", action="store_true", help="as many rows, users and items as the real data")
-    parser.add_argument("--release", choices=("2014", "2018"), help="of the Amazon reviews (default 2014)")
+    parser.add_argument("--release", choices=AMAZON_RELEASES, help="of the Amazon reviews (default 2014)")
     parser.add_argument("--seed", type=int, default=1023)
     arguments = parser.parse_args(words)
     if arguments.folder.exists():
@@ -47,6 +48,7 @@ if __name__ == "__main__":
 
 from preprocessing.sample_alibaba import ALIBABA_ADS, ALIBABA_ROWS, ALIBABA_USERS, write_alibaba_sample
 from preprocessing.sample_amazon import AMAZON_ITEMS, AMAZON_REVIEWS, AMAZON_USERS, write_amazon_sample
+from preprocessing.sample_kuairand import KUAIRAND_ROWS, KUAIRAND_USERS, KUAIRAND_VIDEOS, write_kuairand_sample
 from preprocessing.sample_movielens import write_movielens_sample
 
 # Of each dataset what writes it, and for each flag its argument and the number of the real data.
@@ -69,6 +71,14 @@ WRITERS = {
             "rows": ("num_rows", ALIBABA_ROWS),
             "users": ("num_users", ALIBABA_USERS),
             "items": ("num_ads", ALIBABA_ADS),
+        },
+    ),
+    "kuairand": (
+        write_kuairand_sample,
+        {
+            "rows": ("num_rows", KUAIRAND_ROWS),
+            "users": ("num_users", KUAIRAND_USERS),
+            "items": ("num_videos", KUAIRAND_VIDEOS),
         },
     ),
 }

@@ -1,4 +1,4 @@
-"""Synthetic raw files in the layout of the Amazon Electronics reviews, both releases."""
+"""Synthetic raw files in the layouts of the Amazon Electronics reviews, all three releases."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from preprocessing.errors import UserError
+from preprocessing.sources import AMAZON_RELEASES
 from preprocessing.synthetic import SAMPLE_PROBABILITIES, TASTE_SIZE, how_often, with_mean, write_folder
 
 AMAZON_REVIEWS, AMAZON_USERS, AMAZON_ITEMS = 1_689_188, 192_403, 63_001
@@ -38,13 +39,14 @@ def write_amazon_sample(
     All or nothing; the same arguments give the same bytes; an existing folder is left as it is. Returns the folder.
 
     Args:
-        release: "2014" (the meta file holds Python literals, prices are numbers) or "2018" (JSON, prices are text).
+        release: "2014" (the meta file holds Python literals, prices are numbers), "2018" (JSON, prices are text) or
+            "2023" (other keys, times in milliseconds, several asins of one parent_asin, prices mostly numbers).
     """
     folder = Path(folder)
     if folder.exists():
         return folder
-    if release not in ("2014", "2018"):
-        raise UserError(f"release: expected 2014 or 2018, got {release!r}.")
+    if release not in AMAZON_RELEASES:
+        raise UserError(f"release: expected one of {', '.join(AMAZON_RELEASES)}, got {release!r}.")
     num_users = num_users or max(20, round(num_rows * AMAZON_USERS / AMAZON_REVIEWS))
     num_items = num_items or max(20, round(num_rows * AMAZON_ITEMS / AMAZON_REVIEWS))
     rng = np.random.default_rng(seed)
@@ -93,6 +95,23 @@ def write_amazon_sample(
         )
         return json.dumps(shared | only)
 
+    def review_2023(row: int) -> str:
+        words = text[starts[row] : starts[row] + lengths[row]]
+        parent = asins[item[row]]
+        line = {
+            "rating": float(stars[row]),
+            "title": words[:40],
+            "text": words,
+            "images": [],
+            "asin": parent if row % 3 else f"V{parent[1:]}",  # a variant, say in another colour
+            "parent_asin": parent,
+            "user_id": reviewers[user[row]],
+            "timestamp": 1000 * int(seconds[row]) + row * 7_919_017 % 86_400_000,  # at some time of the day
+            "helpful_vote": int(row % 3),
+            "verified_purchase": bool(row % 2),
+        }
+        return json.dumps(line)
+
     def meta_2014(index: int) -> str:
         others = [asins[(index * 7 + step * step) % num_listed] for step in range(index % 90)]
         line = {
@@ -124,9 +143,31 @@ def write_amazon_sample(
             del line["price"]
         return json.dumps(line)
 
-    reviews_name, meta, meta_name = {
-        "2014": ("reviews_Electronics_5.json.gz", meta_2014, "meta_Electronics.json.gz"),
-        "2018": ("Electronics_5.json.gz", meta_2018, "meta_Electronics.json.gz"),
+    def meta_2023(index: int) -> str:
+        odd = {1: f"${price[index]:.2f}", 2: f"from {price[index]:.2f}", **dict.fromkeys((3, 4, 5))}
+        finest = f"Category {category[index]}"
+        line = {
+            "main_category": "All Electronics" if index % 89 else None,
+            "title": f'Invented "Item" {index}\'s',
+            "average_rating": 4.2,
+            "rating_number": int(index % 1000),
+            "features": [],
+            "description": [text[index * 11 % 100_000 :][: index % 1200]],
+            "price": odd.get(index % 16, float(price[index])),
+            "images": [],
+            "videos": [],
+            "store": f"Store {index % 300}",
+            "categories": ["Electronics", f"Department {category[index] % 20}", finest] if index % 97 else [],
+            "details": {},
+            "parent_asin": asins[index],
+            "bought_together": None,
+        }
+        return json.dumps(line)
+
+    reviews_name, review, meta_name, meta = {
+        "2014": ("reviews_Electronics_5.json.gz", review, "meta_Electronics.json.gz", meta_2014),
+        "2018": ("Electronics_5.json.gz", review, "meta_Electronics.json.gz", meta_2018),
+        "2023": ("Electronics.jsonl.gz", review_2023, "meta_Electronics.jsonl.gz", meta_2023),
     }[release]
     listed = [index for index in rng.permutation(num_listed).tolist() if index % 499]  # a few items are not listed
 

@@ -5,10 +5,9 @@ Needs nothing but Python, so that a path that is missing is told before anything
 
 from __future__ import annotations
 
-import gzip
-import json
+import itertools
 import os
-import zlib
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -31,18 +30,26 @@ OTHERS_THAN_MOVIELENS_1M = {
 REVIEWS, META = "reviews_Electronics_5.json.gz", "meta_Electronics.json.gz"
 REVIEWS_OF_FOLDER = (
     *(REVIEWS, "Electronics_5.json.gz", "reviews_Electronics_5.json", "Electronics_5.json"),
+    *("Electronics.jsonl.gz", "Electronics.jsonl"),  # of 2023
     *("amazon.csv", "amazon.csv.gz"),
 )
-AMAZON_2023 = (
-    "the 2023 release (user_id, parent_asin, timestamp), which is not read yet; take that of 2018 or 2014 "
-    "(reviewerID, asin, unixReviewTime)."
-)
+AMAZON_RELEASES = ("2014", "2018", "2023")
 
 ALIBABA_FILES = RAW_SAMPLE, AD_FEATURE, USER_PROFILE = "raw_sample.csv", "ad_feature.csv", "user_profile.csv"
 WHERE_ALIBABA_IS = (
     "They need a login at https://tianchi.aliyun.com/dataset/dataDetail?dataId=56: put the three CSV files, unpacked, "
     f"into {DATA_FOLDER.name}/alibaba/, or name their folder with --data. To try the script on invented data: "
     "python -m preprocessing.sample alibaba data/alibaba-sample, and --data data/alibaba-sample."
+)
+
+KUAIRAND_ARCHIVE = "KuaiRand-Pure.tar.gz"
+KUAIRAND_USERS, KUAIRAND_VIDEOS = "user_features_pure.csv", "video_features_basic_pure.csv"
+KUAIRAND_LOGS = "log_standard_*_pure.csv"
+_KUAIRAND_LOG = re.compile(r"log_standard_(\d+)_(\d+)_to_(\d+)_(\d+)_pure\.csv")  # of its first to its last day
+WHERE_KUAIRAND_IS = (
+    f"It is public: fetch {KUAIRAND_ARCHIVE} from https://zenodo.org/records/10439422 and put it, packed or unpacked, "
+    f"into {DATA_FOLDER.name}/kuairand/, or name it with --data. To try the script on invented data: "
+    "python -m preprocessing.sample kuairand data/kuairand-sample, and --data data/kuairand-sample."
 )
 
 
@@ -127,16 +134,17 @@ def amazon_files(
         if not Path(meta).is_file():
             raise UserError(f"--meta {meta}: expected a meta file, got no such file; check the path.")
         return path, Path(meta)
-    if is_amazon_2023(path):  # before a meta file is asked for in vain
-        raise UserError(f"{path}: expected Amazon reviews of 2014 or 2018, got {AMAZON_2023}")
     category = stem(path).removeprefix("reviews_").removesuffix("_5")
-    for name in (f"meta_{category}.{end}" for end in ("json.gz", "json", "jsonl.gz", "jsonl")):
+    endings = ("json.gz", "json", "jsonl.gz", "jsonl")
+    if ".jsonl" in path.suffixes:  # of 2023, whose meta file may lie beside that of another release
+        endings = endings[2:] + endings[:2]
+    for name in (f"meta_{category}.{ending}" for ending in endings):
         if (path.parent / name).is_file():
             return path, path.parent / name
     if path == DATA_FOLDER / "amazon" / REVIEWS:
         return None  # a download that broke off between the two files: it goes on
     raise UserError(
-        f"{path.parent}: expected the meta file of {path.name} beside it (meta_{category}.json.gz), got none; "
+        f"{path.parent}: expected the meta file of {path.name} beside it (meta_{category}.{endings[0]}), got none; "
         "add it, or name it with --meta."
     )
 
@@ -150,22 +158,6 @@ def find_reviews(folder: Path) -> Path | None:
 def is_csv(path: Path) -> bool:
     """Whether a file is the released CSV, by its name, packed by gzip or not."""
     return Path(path).name.lower().removesuffix(".gz").endswith((".csv", ".txt"))
-
-
-def is_amazon_2023(path: Path) -> bool:
-    """Whether the first line of a file of reviews or items has the keys of the 2023 release."""
-    try:
-        with open(path, "rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else open(path, "rb") as file:
-            return has_keys_of_2023(json.loads(file.readline(2**24)))
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError):  # whoever reads it all says what is wrong
-        return False
-
-
-def has_keys_of_2023(line: object) -> bool:
-    """Whether a parsed line is a review or an item of the 2023 release."""
-    return isinstance(line, dict) and "parent_asin" in line and "reviewerID" not in line
 
 
 def stem(path: Path) -> str:
@@ -186,6 +178,47 @@ def find_alibaba(folder: Path) -> Path | None:
     """The folder that holds raw_sample.csv, packed or not: this one or its alibaba/; None where neither does."""
     places = (folder, folder / "alibaba")
     return next((place for place in places if packed_or_not(place / RAW_SAMPLE).is_file()), None)
+
+
+def kuairand_files(named: str | None = None) -> Path | None:
+    """KuaiRand-Pure's archive, or the folder of its CSV files, in `named`, $INTTOWER_DATA or data/.
+
+    None where nothing was named and data/ has none. Raises UserError where a named place does not hold it.
+    """
+    what = f"KuaiRand-Pure ({KUAIRAND_ARCHIVE}, or {KUAIRAND_LOGS}, {KUAIRAND_USERS} and {KUAIRAND_VIDEOS})"
+    found = find_data(named, find_kuairand, what, advice=WHERE_KUAIRAND_IS)
+    return found.parent if found is not None and found.is_file() and is_csv(found) else found
+
+
+def find_kuairand(folder: Path) -> Path | None:
+    """The folder that holds standard logs, packed or not, or the archive; None where neither is there.
+
+    Looked for in the folder itself and its kuairand/ or kuairand-pure/, and in each as the archive unpacks.
+    """
+    for place in (folder, folder / "kuairand", folder / "kuairand-pure"):
+        for unpacked in (place, place / "data", place / "KuaiRand-Pure" / "data"):
+            if unpacked.is_dir() and kuairand_logs(path.name for path in unpacked.iterdir()):
+                return unpacked
+        if (place / KUAIRAND_ARCHIVE).is_file():
+            return place / KUAIRAND_ARCHIVE
+    return None
+
+
+def kuairand_logs(names: Iterable[str]) -> list[str]:
+    """The standard logs among files of these names, without a .gz, in the order of the names."""
+    return sorted({plain for name in names if _KUAIRAND_LOG.fullmatch(plain := name.removesuffix(".gz"))})
+
+
+def overlapping_logs(logs: list[str]) -> tuple[str, str] | None:
+    """Two logs whose days overlap, by their names; None where no two do."""
+    spans = []
+    for name in logs:
+        numbers = [int(number) for number in _KUAIRAND_LOG.fullmatch(name).groups()]
+        spans.append((numbers[:2], numbers[2:], name))
+    for (_, last_day, name), (first_day, _, other) in itertools.pairwise(sorted(spans)):
+        if first_day <= last_day:
+            return name, other
+    return None
 
 
 def packed_or_not(path: Path) -> Path:

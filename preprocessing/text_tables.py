@@ -170,7 +170,11 @@ def check_header(name: str, header: list[str], columns: Iterable[str]) -> None:
 
 
 def read_csv_blocks(
-    path: Path, columns: dict[str, str], block_bytes: int = BLOCK_BYTES, if_there: dict[str, str] | None = None
+    path: Path,
+    columns: dict[str, str],
+    block_bytes: int = BLOCK_BYTES,
+    if_there: dict[str, str] | None = None,
+    content: bytes | None = None,
 ) -> Iterator[pd.DataFrame]:
     """Read a large comma-separated file with a header, a block of lines at a time, under a progress bar.
 
@@ -178,12 +182,15 @@ def read_csv_blocks(
         columns: each wanted column's name and type: "int"; "str?", given as categories; "int?" and "number?", given
             as float64, the latter not below 0. Those with a "?" may be missing (`MISSING`), which gives NaN.
         if_there: further columns, read where the header has them.
+        content: what the file holds, where it is a member of an archive; `path` then names it and is not opened.
     Returns:
         frames with the wanted columns; names in the header may have spaces around them.
     Raises UserError with file and line for a wrong header, a wrong number of columns or a wrong value.
     """
     path = Path(path)
-    with opened(path) as file:
+    if content is not None:
+        check_is_text(path, content[:HEAD])
+    with opened(path) if content is None else io.BytesIO(content) as file:
         first = as_utf_8(file.readline()).decode()
         try:
             header = [name.strip() for name in next(csv.reader([first]), [])]
@@ -203,6 +210,61 @@ def read_csv_blocks(
             raise UserError(f"{path.name}: expected at least one row below the header, got none.")
 
 
+def check_zero_or_one(values: pd.Series, name: str, first_line: int) -> None:
+    """Raise UserError for another value, with its file and column, and its line, counted from that of the first."""
+    odd = np.flatnonzero(~values.isin((0, 1)).to_numpy())
+    if len(odd):
+        raise UserError(
+            f"{name}, line {first_line + odd[0]}: expected 0 or 1 as {values.name}, got {values.iloc[odd[0]]}; "
+            "mend or remove the line."
+        )
+
+
+def table_of(
+    name: str,
+    blocks: Iterable[pd.DataFrame],
+    ids: np.ndarray,
+    of_row: np.ndarray,
+    rows_file: str,
+    counts: dict[str, int],
+    strict_data: bool,
+) -> pd.DataFrame:
+    """The lines of a user or item table for the given ids, in their order; NaN for those that it does not hold.
+
+    Args:
+        name, blocks: the table's file, and its lines; the first column is the id.
+        of_row, rows_file: which of the ids each row has, and the file of the rows.
+        counts: gets how many ids there are, and how many are missing with how many rows, which is said too.
+        strict_data: refuse missing ids.
+    """
+    frame = pd.concat(blocks, ignore_index=True)
+    key = frame.columns[0]
+    repeated = frame[key][frame[key].duplicated()]
+    if len(repeated):
+        raise UserError(f"{name}: expected each {key} once, got {repeated.iloc[0]} again; remove the repeated lines.")
+    places = pd.Index(frame[key]).get_indexer(ids)
+    missing = ids[places < 0]
+    counts[f"{key}s"], counts[f"{key}s_not_in_{name}"] = len(ids), len(missing)
+    num_rows = int(np.bincount(of_row, minlength=len(ids))[places < 0].sum())
+    counts[f"rows_of_{key}_not_in_{name}"] = num_rows
+    if len(missing):
+        named = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        if strict_data:
+            raise UserError(
+                f"{name}: expected every {key} of {rows_file}, {len(missing):,} missing ({named}) with "
+                f"{num_rows:,} rows; complete the file, or leave out --strict-data to keep those rows."
+            )
+        print(
+            f"{name}: {len(missing):,} {key}(s) of {rows_file} missing ({named}); their {num_rows:,} rows "
+            f"({num_rows / len(of_row):.1%}) stay in, with the {key} alone known.",
+            flush=True,
+        )
+    joined = frame.take(places).reset_index(drop=True)  # a place of -1 takes the last line, to be blanked
+    joined.loc[places < 0, joined.columns[1:]] = np.nan
+    joined[key] = ids
+    return joined
+
+
 # Text becomes categories afterwards: the parser's own would be numbers where they look like numbers.
 _BLOCK_TYPES = {"int": np.int64, "str?": str, "int?": np.float64, "number?": np.float64}
 
@@ -214,7 +276,9 @@ def _parse_block(name: str, line: int, block: bytes, header: list[str], columns:
     # The C parser fills up a line cut short, cuts one that is too long, and says nothing.
     fault = None
     if b'"' in block:
-        fault = _fault_of_block(name, line, block, kinds)
+        # Without a fault the parser looks at the values, and quicker.
+        if _fault_of_block(name, line, block, dict.fromkeys(header, "str")):
+            fault = _fault_of_block(name, line, block, kinds)
     elif not (_separators_per_line(block, b",") == len(header) - 1).all():
         fault = _fault_of_block(name, line, block, kinds) or _unparsable(name, columns)
     if fault is None:

@@ -66,6 +66,7 @@ from preprocessing.amazon import locate_amazon, read_amazon
 from preprocessing.errors import UserError
 from preprocessing.files import write_array, write_atomically
 from preprocessing.gzip_lines import OR_LATIN_1, opened
+from preprocessing.kuairand import locate_kuairand, read_kuairand
 from preprocessing.movielens import locate_movielens, read_movielens
 from preprocessing.sources import alibaba_files
 from preprocessing.text_tables import check_header
@@ -197,8 +198,9 @@ def _done(place: Path, identity: str) -> int:
 # The raw items of a dataset, found as its training script finds them, by the column that names an item.
 ITEM_TABLES = {
     "movie_id": lambda data: read_movielens(locate_movielens(data)).movies,
-    "asin": lambda data: read_amazon(*locate_amazon(data)).items,
+    **dict.fromkeys(("asin", "parent_asin"), lambda data: read_amazon(*locate_amazon(data)).items),
     "adgroup_id": lambda data: read_alibaba(alibaba_files(data)).items,
+    "video_id": lambda data: read_kuairand(locate_kuairand(data)).items,
 }
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from experiment.folder import ENCODERS
-from experiment.settings import taken_fields
+from experiment.settings import LATER, taken_fields
 from model import MODELS, model_class
 from preprocessing.encode import TowerEncoder, load_encoders
 from preprocessing.errors import UserError, is_out_of_memory
@@ -118,7 +118,7 @@ def load_model(folder: str | Path) -> TrainedModel:
         options = {
             option: tuple(value) if isinstance(value, list) else value
             for name, option in taken_fields(model_type).items()
-            for value in [identity[name]]
+            for value in [(LATER | identity)[name]]
         }
         user_columns, item_columns = (encoder.columns(identity["embedding_dim"]) for encoder in encoders)
         model = model_type.from_columns(user_columns, item_columns, **options)

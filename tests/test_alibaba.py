@@ -258,6 +258,7 @@ def test_rows_of_users_and_ads_without_a_line_stay_in_and_are_counted_and_named(
         "items_in_train": 4,
         "rows_that_repeat_another": 0,
         "rows_that_contradict_another": 0,
+        "test_rows_with_pair_and_label_in_train": 2,  # those of user 10 and user 20
     }
 
 

@@ -1,4 +1,7 @@
-"""Amazon reviews from the layouts of both releases to encoded splits, and what is said of files that are wrong."""
+"""Amazon reviews from every layout to encoded splits, and what is said of files that are wrong.
+
+What the release of 2023 has of its own: test_amazon_2023.py.
+"""
 
 import csv
 import gzip
@@ -18,23 +21,15 @@ from samples import real_amazon_reviews
 from shell import assert_refused, run
 from tables import SPLITS, assert_same_splits
 
-from preprocessing import amazon, sources
-from preprocessing.amazon import (
-    META,
-    RELEASED_CSV,
-    REVIEWS,
-    finest_category,
-    load_amazon,
-    locate_amazon,
-    parse_price,
-    read_amazon,
-)
+from preprocessing import amazon, amazon_meta, sources
+from preprocessing.amazon import META, RELEASED_CSV, REVIEWS, load_amazon, locate_amazon, read_amazon
+from preprocessing.amazon_meta import finest_category, parse_price
 from preprocessing.inputs import DenseFeat, SparseFeat
 from preprocessing.sample_amazon import write_amazon_sample
 
 SCRIPT = "train_amazon_IntTower.py"
 PROTOCOLS = ("strict", "paper", "temporal")
-RELEASES = {"2014": "reviews_Electronics_5.json.gz", "2018": "Electronics_5.json.gz"}
+RELEASES = {"2014": REVIEWS, "2018": "Electronics_5.json.gz", "2023": "Electronics.jsonl.gz"}
 
 # Every user reviews every item four times, as (reviewerID, asin, overall, unixReviewTime).
 RATINGS = [(f"U{row % 4}", f"B{row // 4 % 5}", (4, 1, 5, 2, 3)[row % 5], 1000 + row) for row in range(80)]
@@ -53,7 +48,7 @@ def json_lines(rows: Iterable[dict]) -> bytes:
 
 
 def reviews(ratings=RATINGS) -> bytes:
-    """The reviews of either release."""
+    """The reviews of 2014 or 2018."""
     rows = (dict(zip(RELEASED_CSV, rating, strict=False)) for rating in ratings)
     return json_lines({**row, "overall": float(row["overall"]), "reviewText": 'It\'s {"so"}\n so'} for row in rows)
 
@@ -234,6 +229,7 @@ def test_the_counts_say_what_was_read_and_what_is_not_known(tmp_path):
         "items_in_train": 5,
         "rows_that_repeat_another": 3,
         "rows_that_contradict_another": 0,
+        "test_rows_with_pair_and_label_in_train": 16,  # each user reviews each item four times, with one label
     }
 
 
@@ -263,12 +259,15 @@ def test_review_times_of_two_units_are_refused(tmp_path):
     tables.refusal(load_amazon, *files, fragments=("got 70 in seconds", "and 10 in milliseconds"), protocol="temporal")
 
 
-def test_the_dataset_is_named_after_its_category_and_electronics_of_2014_is_amazon(tmp_path):
+def test_the_dataset_is_named_after_its_category_and_the_whole_of_electronics_of_2014_is_amazon(tmp_path, monkeypatch):
+    assert load_amazon(*write_csv(tmp_path / "any.csv")).name == "amazon-electronics-part"
+    monkeypatch.setattr(amazon, "PUBLISHED_REVIEWS", len(RATINGS))
     for name, expected in {
         "reviews_Electronics_5.json": "amazon",
         "reviews_Electronics_5.json.gz": "amazon",
         "Electronics_5.json.gz": "amazon-Electronics_5",
-        "reviews_Books_5.json.gz": "amazon-reviews_Books_5",
+        "Electronics.jsonl.gz": "amazon-Electronics",
+        "reviews_Books_5.json.gz": "amazon-Books_5",
     }.items():
         assert load_amazon(*write(tmp_path / "amazon", names=(name, META))).name == expected
     assert load_amazon(*write_csv(tmp_path / "any.csv")).name == "amazon"
@@ -495,8 +494,8 @@ def test_a_line_of_literals_may_hold(line, tmp_path):
 
 
 def test_lines_of_items_that_nobody_reviewed_are_not_parsed(tmp_path, monkeypatch):
-    parsed, parse = [], amazon.ast.literal_eval
-    monkeypatch.setattr(amazon.ast, "literal_eval", lambda text: parsed.append(text) or parse(text))
+    parsed, parse = [], amazon_meta.ast.literal_eval
+    monkeypatch.setattr(amazon_meta.ast, "literal_eval", lambda text: parsed.append(text) or parse(text))
     others = [(f"Q{number}", 5.0, ("Electronics",)) for number in range(20)]
     read_amazon(*write(tmp_path / "amazon", meta=meta_2014(others[:10] + ITEMS + others[10:])))
     assert len(parsed) == len(ITEMS)
@@ -522,7 +521,7 @@ def test_a_line_with_code_is_refused_and_not_run(tmp_path):
         assert message.startswith("meta_Electronics.json, line 4: expected a dict of literals, got code"), line
 
 
-NO_DICT, NO_ASIN = "expected a dict as JSON or Python literals, got ", "expected a dict with an asin, got none"
+NO_DICT, NO_ASIN = "expected a dict as JSON or Python literals, got ", "expected a dict with a text as asin, got none"
 QUOTES = "expected a dict of literals, got code or broken quotes ({} outside"
 
 
@@ -681,30 +680,6 @@ def test_a_broken_review_is_refused_with_its_file_and_line(line, expected, tmp_p
             f"{names[0]}, line 8: expected a JSON object with reviewerID, asin, overall and unixReviewTime, "
             f"got {expected}"
         )
-
-
-@pytest.mark.parametrize("place", [0, 1])
-def test_reviews_and_items_of_2023_are_named_as_such(files, tmp_path, place):
-    of_2023 = (
-        {"rating": 5.0, "asin": "B0", "parent_asin": "B0", "user_id": "U0", "timestamp": 1_588_687_728_923},
-        {"main_category": "Gift Cards", "average_rating": 4.5, "price": 10.0, "parent_asin": "B0", "categories": []},
-    )
-    contents = [file.read_bytes() for file in files]
-    contents[place] = json_lines([of_2023[place]])
-    expected = ("expected Amazon reviews of 2014 or 2018, got", "expected an item of 2014 or 2018, got one of")[place]
-    release = f"{expected} the 2023 release (user_id, parent_asin, timestamp), which is not read yet; take that of 2018"
-    refusal(write(tmp_path / "a", *contents), release)
-    files = write(tmp_path / "b", *contents, names=("Gift_Cards.jsonl.gz", "meta_Gift_Cards.jsonl.gz"))
-    refusal(files, release)
-    if place == 0:  # before a meta file is looked for
-        files[1].unlink()
-        message = tables.refusal(locate_amazon, reviews=str(files[0]))
-        assert message.startswith(f"{files[0]}: {release}")
-
-
-def test_a_csv_of_2023_is_named_as_such(tmp_path):
-    content = b"user_id,parent_asin,rating,timestamp\nU0,B0,5.0,1588687728923\n"
-    refusal(write_csv(tmp_path / "Gift_Cards.csv", content), "got the 2023 release", "which is not read yet")
 
 
 @pytest.mark.parametrize("indent", [None, 1])
@@ -945,7 +920,7 @@ def samples(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.mark.parametrize(
     ("protocol", "model", "release"),
-    [("strict", "IntTower", "2014"), ("paper", "DAT", "2018"), ("temporal", "COLD", "2014")],
+    [("strict", "IntTower", "2014"), ("paper", "DAT", "2018"), ("temporal", "COLD", "2023")],
 )
 def test_the_script_trains_a_model_under_a_protocol(protocol, model, release, samples, tmp_path):
     result = run(
@@ -957,8 +932,8 @@ def test_the_script_trains_a_model_under_a_protocol(protocol, model, release, sa
     assert "best possible AUC" in result.stdout
     assert ("labels leak" in result.stdout) == (protocol == "paper")
     record = json.loads((tmp_path / "run" / "record.json").read_text())
-    name = {"2014": "amazon-synthetic", "2018": "amazon-Electronics_5-synthetic"}[release]
-    assert (record["dataset"], record["source"]) == (name, RELEASES[release])
+    category = {"2014": "", "2018": "-Electronics_5", "2023": "-Electronics"}[release]
+    assert (record["dataset"], record["source"]) == (f"amazon{category}-synthetic", RELEASES[release])
     assert (record["protocol"], record["model"], record["synthetic"]) == (protocol, model, True)
     assert record["labels_leak"] == (protocol == "paper")
     assert record["counts"]["reviews_read"] == 2000

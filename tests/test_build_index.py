@@ -13,12 +13,15 @@ from shell import assert_refused, run
 import serving.build_index
 import train_alibaba_IntTower
 import train_amazon_IntTower
+import train_kuairand_IntTower
 from preprocessing.alibaba import read_alibaba
 from preprocessing.amazon import locate_amazon, read_amazon
 from preprocessing.errors import UserError
+from preprocessing.kuairand import read_kuairand
 from preprocessing.movielens import read_movielens
 from preprocessing.sample_alibaba import write_alibaba_sample
 from preprocessing.sample_amazon import write_amazon_sample
+from preprocessing.sample_kuairand import write_kuairand_sample
 from preprocessing.sources import alibaba_files
 from serving.build_index import build_index, parse, read_items
 from serving.index_files import HEADS
@@ -260,3 +263,14 @@ def test_alibabas_ads_are_served_with_the_place_that_they_are_shown_in(tmp_path)
     index = ItemIndex(folder / "index", served.checkpoint)
     assert index.ids.tolist() == sorted(raw.items["adgroup_id"])
     assert_ranked_as_encoded(index, served, raw.users[:3], raw.items.assign(pid="430548_1007"))
+
+
+def test_kuairands_videos_are_served_with_the_page_that_they_are_shown_on(tmp_path):
+    data = write_kuairand_sample(tmp_path / "data", num_rows=1000)
+    folder = trained(tmp_path / "run", data, script=train_kuairand_IntTower, cache=False)
+    result = run("-m", "serving.build_index", "--run", folder, "--data", data, "--set", "tab=1")
+    assert result.returncode == 0, result.stderr
+    served, raw = load_run(folder), read_kuairand(data)
+    index = ItemIndex(folder / "index", served.checkpoint)
+    assert index.ids.tolist() == sorted(raw.items["video_id"])
+    assert_ranked_as_encoded(index, served, raw.users[:3], raw.items.assign(tab=1))

@@ -136,6 +136,7 @@ def test_a_tower_has_its_fields_in_their_order_and_counts_what_training_has(data
     assert [column.vocabulary_size for column in data.item_columns[:4]] == [5, 4, 4, 4]
     counted = {"train": 14, "valid": 2, "test": 4, "users_in_train": 3, "items_in_train": 3}
     counted |= {"rows_that_repeat_another": 0, "rows_that_contradict_another": 0}
+    counted |= {"test_rows_with_pair_and_label_in_train": 1}  # the second: user 1, ad 0, label 0
     assert data.counts == {"rows_read": 25} | counted
     assert data.fingerprint == "fingerprint"
     assert data.embedding_dim == data.user_columns[0].embedding_dim == 4
@@ -285,16 +286,20 @@ def test_repeated_rows_of_another_label_are_counted_and_said_apart(capsys):
     )
 
 
-def test_repeated_rows_are_refused_with_strict_data_and_other_rows_are_not():
+def test_repeated_rows_are_refused_with_strict_data():
     labels = with_twins("strict").labels
     with pytest.raises(UserError, match=r"^shown.csv: expected each user, item and time once, got 2 of 22 rows"):
         encoded_with_twins("strict", strict_data=True)
     labels[21] = 1 - labels[21]
     with pytest.raises(UserError, match=r"\(rows 12 and 22: .*\), 1 of them with another label; remove them"):
         encoded_with_twins("strict", strict_data=True, labels=labels)
-    raw = by_hand("strict")
-    data = encode_interactions(raw, USER_FIELDS, ITEM_FIELDS, "strict", SEED, 4, "", strict_data=True)
+
+
+def test_rows_that_repeat_a_pair_at_another_time_are_counted_and_taken_with_strict_data(capsys):
+    data = encode_interactions(by_hand("strict"), USER_FIELDS, ITEM_FIELDS, "strict", SEED, 4, "", strict_data=True)
+    assert data.counts["test_rows_with_pair_and_label_in_train"] == 1
     assert data.checksum() == encoded_by_hand("strict").checksum()
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

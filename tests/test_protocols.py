@@ -19,6 +19,7 @@ from preprocessing.protocols import (
     Twins,
     check_both_classes,
     check_times,
+    count_repeated_test_rows,
     drop_users_without_positive,
     find_twins,
     label_means,
@@ -166,6 +167,18 @@ def test_a_twin_has_the_same_user_item_and_time_as_an_earlier_row(constant, monk
     assert twins.first.tolist() == [0, 0, 2]
     assert twins.groups(8).tolist() == [0, 1, 2, 3, 0, 0, 2, 4]
     assert len(find_twins(pairs_of([0, 1], [0, 0]), np.zeros(2)).rows) == 0
+
+
+def test_a_test_row_whose_user_item_and_label_a_training_row_has_is_counted():
+    rows = {
+        "train": [(0, 1, 1), (1, 0, 0), (1, 2, 0)],
+        "valid": [(2, 2, 1)],
+        # Two of the first training row; one of the other label, one of another item, and one that validation has.
+        "test": [(0, 1, 1), (0, 1, 1), (1, 0, 1), (0, 2, 1), (2, 2, 1)],
+    }
+    users, items, labels = np.array([row for split in rows.values() for row in split]).T
+    splits = splits_of([0, 1, 2], [3], [4, 5, 6, 7, 8])
+    assert count_repeated_test_rows(pairs_of(users, items), labels.astype(np.int8), splits) == 2
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -16,7 +16,9 @@ from preprocessing.command import exit_code
 from preprocessing.movielens import OFFICIAL_FILES, load_movielens, read_movielens
 from preprocessing.sample_alibaba import write_alibaba_sample
 from preprocessing.sample_amazon import write_amazon_sample
+from preprocessing.sample_kuairand import LOGS, write_kuairand_sample
 from preprocessing.sample_movielens import AGES, GENRES, write_movielens_sample
+from preprocessing.sources import KUAIRAND_USERS, KUAIRAND_VIDEOS
 from preprocessing.synthetic import SAMPLE_PROBABILITIES
 
 ALIBABA_FILES = ("raw_sample.csv", "ad_feature.csv", "user_profile.csv")
@@ -24,6 +26,7 @@ ALIBABA_FILES = ("raw_sample.csv", "ad_feature.csv", "user_profile.csv")
 write_movielens = partial(write_movielens_sample, num_users=30, num_movies=20, num_ratings=300)
 write_ads = partial(write_alibaba_sample, num_rows=300, num_users=30, num_ads=40)
 write_amazon = partial(write_amazon_sample, num_rows=300)
+write_kuairand = partial(write_kuairand_sample, num_rows=300)
 
 # What writes each, and the files beside the probabilities.
 SAMPLES = {
@@ -31,6 +34,7 @@ SAMPLES = {
     "amazon of 2014": (write_amazon, ("reviews_Electronics_5.json.gz", "meta_Electronics.json.gz")),
     "amazon of 2018": (partial(write_amazon, release="2018"), ("Electronics_5.json.gz", "meta_Electronics.json.gz")),
     "alibaba": (write_ads, ALIBABA_FILES),
+    "kuairand": (write_kuairand, (*LOGS, KUAIRAND_USERS, KUAIRAND_VIDEOS)),
 }
 of_every_sample = pytest.mark.parametrize(("write", "files"), SAMPLES.values(), ids=SAMPLES)
 
@@ -252,6 +256,7 @@ def test_a_sample_is_written_from_the_shell_and_never_over_a_folder(tmp_path):
     for dataset, numbers, write in (
         ("alibaba", ("--rows", "300", "--users", "30", "--items", "40"), write_ads),
         ("amazon", ("--rows", "300", "--release", "2018"), partial(write_amazon, release="2018")),
+        ("kuairand", ("--rows", "300"), write_kuairand),
     ):
         folder = tmp_path / dataset
         command = ("-m", "preprocessing.sample", dataset, folder)
@@ -288,7 +293,7 @@ def test_an_unknown_dataset_is_refused_with_the_choices(tmp_path, capsys):
         main("taobao", tmp_path / "taobao")
     assert caught.value.code == 2
     message = capsys.readouterr().err
-    assert all(name in message for name in ("movielens", "amazon", "alibaba"))
+    assert all(name in message for name in ("movielens", "amazon", "alibaba", "kuairand"))
 
 
 FULL = {"num_rows": 26_557_961, "num_users": 1_061_768, "num_ads": 846_811}

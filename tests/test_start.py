@@ -43,7 +43,7 @@ def answer(*words: str, **changes: str) -> subprocess.CompletedProcess:
 
 
 def test_every_command_of_the_project_is_among_those_that_are_looked_at():
-    assert len(TRAINING) == 3
+    assert len(TRAINING) == 4
     assert {("reproduce.py",), ("rank_movielens.py",), ("-m", "serving.export")} < set(commands())
     assert {("-m", "benchmark.maxsim"), ("-m", "preprocessing.sample"), ("-m", "reproduction.pages")} < set(commands())
 
