@@ -19,7 +19,7 @@ from preprocessing.choices import PROTOCOLS
 from preprocessing.command import EXIT_OK, EXIT_STOPPED, Parser, exit_code, positive, read_command_line
 from reproduction import plans
 from reproduction.records import RESULTS, Records
-from reproduction.runs import SCRIPTS, Run, data_state, kind_of_device
+from reproduction.runs import SOURCES, Run, data_state, kind_of_device, sources_here
 from training.device import DEVICES, check_device, resolve_device
 
 TABLES = ("2", "ablation", "latency")
@@ -35,10 +35,12 @@ def parse(words: list[str]) -> argparse.Namespace:
         action="store_true",
         help="train on shuffled labels: exit code 1 if strict or temporal rank them (all datasets by default)",
     )
-    parser.add_argument("--datasets", nargs="+", choices=sorted(SCRIPTS), help="default: movielens")
-    parser.add_argument("--models", nargs="+", choices=list(plans.TABLE_2), help="of table 2; default: all nine")
-    parser.add_argument("--groups", nargs="+", choices=list(plans.ABLATION), help="of the ablation; default: all")
-    parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, help="default: all three; ablation: strict")
+    parser.add_argument("--datasets", nargs="+", choices=sorted(SOURCES), help="default: movielens")
+    parser.add_argument("--models", nargs="+", choices=list(plans.TABLE_2), help="of table 2; default: all ten")
+    parser.add_argument("--groups", nargs="+", choices=list(plans.ABLATION), help="default: all but measures")
+    parser.add_argument(
+        "--protocols", nargs="+", choices=PROTOCOLS, help="default: all of the data's; ablation: strict"
+    )
     parser.add_argument("--seeds", type=positive, default=3, help="number of seeds, from 1023 on (default 3)")
     parser.add_argument(
         "--jobs", type=positive, help="runs at a time, one thread each (default: a core each, on CUDA one)"
@@ -77,7 +79,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Run what is missing, then write the tables and figures; returns the exit code."""
     arguments.device = str(resolve_device(arguments.device))
     if arguments.check_leaks:
-        return print_leaks(arguments.datasets or list(SCRIPTS), arguments.protocols or list(PROTOCOLS))
+        return print_leaks(arguments.datasets or sources_here(), arguments.protocols or list(PROTOCOLS))
     if arguments.dry_run:
         return _print_plan(arguments)
     with only_process() as lock:
@@ -91,8 +93,10 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> dict[tuple[str, str], list[Run]]:
     """The runs of each dataset and protocol."""
-    protocols = arguments.protocols or (["strict"] if arguments.table == "ablation" else list(PROTOCOLS))
-    plan = {(d, p): _runs(arguments, d, p) for d in arguments.datasets or ["movielens"] for p in protocols}
+    plan = {}
+    for dataset in arguments.datasets or ["movielens"]:
+        default = ("strict",) if arguments.table == "ablation" else SOURCES[dataset].protocols
+        plan |= {(dataset, p): _runs(arguments, dataset, p) for p in arguments.protocols or default}
     for dataset, protocol in plan:
         if data_state(dataset, protocol).synthetic:
             print(f"{dataset} {protocol}: a SYNTHETIC sample, for want of real files; it says nothing of real users.")
@@ -122,7 +126,7 @@ def _runs(arguments: argparse.Namespace, dataset: str, protocol: str) -> list[Ru
     if arguments.table == "2":
         runs = plans.table_2(dataset, protocol, arguments.models or list(plans.TABLE_2), arguments.seeds)
     else:
-        runs = plans.ablation(dataset, protocol, arguments.groups or list(plans.ABLATION), arguments.seeds)
+        runs = plans.ablation(dataset, protocol, arguments.groups or list(plans.DEFAULT_GROUPS), arguments.seeds)
     return [replace(run, device=kind_of_device(arguments.device)) for run in runs]
 
 

@@ -68,10 +68,10 @@ def _train(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: 
         identity=run_identity(settings, data, model),
         checkpoint_seconds=settings.checkpoint_seconds,
         validate_every=settings.validate_every,
-        strangers=[
-            (settings.unknown_users, data.user_encoder.stranger()),
-            (settings.unknown_items, data.item_encoder.stranger()),
-        ],
+        id_dropout={
+            data.user_encoder.id_column: settings.user_id_dropout,
+            data.item_encoder.id_column: settings.item_id_dropout,
+        },
         before_checkpoint=replace_older_run,
     )
     if settings.resume and (folder / CHECKPOINT).exists():

@@ -108,7 +108,7 @@ ON_SAMPLE = {"batch_size": 512, "epochs": 6}
 
 
 # Settings that came when there were records without them: these values, which change nothing, are not recorded.
-LATER = {"fe_scale": "sum", "prior_bias": False, "unknown_users": 0.0, "unknown_items": 0.0, "validate_every": 0}
+LATER = {"fe_scale": "sum", "prior_bias": False, "user_id_dropout": 0.0, "item_id_dropout": 0.0, "validate_every": 0}
 
 
 @dataclass
@@ -124,8 +124,8 @@ class TrainingSettings(ModelSettings):
     lr: float = option(1e-3, "Adam's learning rate")
     l2_embedding: float = option(1e-5, "weight of the squared embeddings in the loss summed over a batch")
     prior_bias: bool = option(False, "start the logit's bias at the log odds of the training labels")
-    unknown_users: float = option(0.0, "share of a batch's rows whose user is made one that training never saw")
-    unknown_items: float = option(0.0, "share of a batch's rows whose item is made one that training never saw")
+    user_id_dropout: float = option(0.0, "share of a batch's rows whose user id is made an unknown one")
+    item_id_dropout: float = option(0.0, "share of a batch's rows whose item id is made an unknown one")
     validate_every: int = option(0, "validate after so many batches, too, and keep the best weights; 0: by epoch")
     embedding_dim: int = option(32, "size of each field's embedding")
     seed: int = option(1023, "of weights, dropout and the order of rows")
@@ -154,7 +154,7 @@ class TrainingSettings(ModelSettings):
         for name in ("seed", "split_seed"):
             if getattr(self, name) >= 2**32:
                 raise UserError(f"{flag_name(name)}: expected a number below 2^32, got {getattr(self, name)}.")
-        for name in ("unknown_users", "unknown_items"):
+        for name in ("user_id_dropout", "item_id_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{flag_name(name)}: expected a share in [0, 1), got {getattr(self, name)}.")
         if not (math.isfinite(self.lr) and self.lr > 0):

@@ -21,6 +21,7 @@ import re
 from collections.abc import Callable
 
 from experiment.flags import as_flag
+from experiment.settings import LATER
 from model import MODELS
 from preprocessing.files import write_atomically
 from reproduction.plans import TABLE_2, table_2_run
@@ -74,7 +75,7 @@ _ABOUT_COLUMNS: Columns = {
 def _changed(record: dict) -> str:
     """The flags, but for the model and the protocol, by which a record's run differs from the script's defaults."""
     default = Run(record["dataset"], record["protocol"], record["model"], record["seed"]).recorded()
-    changed = {name: value for name, value in record["settings"].items() if value != default[name]}
+    changed = {n: v for n, v in (LATER | record["settings"]).items() if v != (LATER | default)[n]}
     return " ".join(f"`{as_flag(name, value)}`" for name, value in changed.items()) or "none"
 
 

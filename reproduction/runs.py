@@ -5,26 +5,55 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from experiment.code_version import PROJECT, code_version
 from experiment.flags import as_flag
 from model import model_class
+from preprocessing.choices import PROTOCOLS
+from preprocessing.sources import DATA_FOLDER, ENVIRONMENT_VARIABLE
 
 if TYPE_CHECKING:
     from preprocessing.tables import Dataset
 
-# The one place that imports training scripts: the defaults of a dataset stand there and nowhere else.
-SCRIPTS = {
-    "movielens": "train_movielens_IntTower",
-    "amazon": "train_amazon_IntTower",
-    "alibaba": "train_alibaba_IntTower",
-}
 SAME_CODE = PROJECT / "results" / "same_code.json"
 FIRST_SEED = 1023  # the scripts' default, so a bare command gives one of a table's runs
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a dataset of the tables is trained by and read from."""
+
+    script: str
+    file: str | None = None  # below $INTTOWER_DATA or data/; None: where the script looks by itself
+    protocols: tuple[str, ...] = PROTOCOLS  # that the data can be split by
+
+    @property
+    def data(self) -> str | None:
+        """The script's --data."""
+        return self.file and os.path.abspath(Path(os.environ.get(ENVIRONMENT_VARIABLE) or DATA_FOLDER) / self.file)
+
+
+# Training scripts are imported here alone: the defaults of a dataset stand there and nowhere else.
+SOURCES = {
+    "movielens": Source("train_movielens_IntTower"),
+    "amazon": Source("train_amazon_IntTower"),
+    "beauty": Source("train_amazon_IntTower", "amazon-beauty/reviews_Beauty_5.json.gz"),
+    # Without times, so no temporal; without the columns whose scalers the released code fits on test.
+    "electronics-part": Source("train_amazon_IntTower", "amazon-electronics-500k/amazon.csv.gz", ("strict",)),
+    "kuairand": Source("train_kuairand_IntTower"),
+    "alibaba": Source("train_alibaba_IntTower"),
+}
+
+
+def sources_here() -> list[str]:
+    """The datasets whose files are here, or which a script fetches or makes up for itself."""
+    return [name for name, source in SOURCES.items() if source.data is None or Path(source.data).is_file()]
 
 
 @dataclass(frozen=True)
@@ -39,13 +68,17 @@ class Run:
     device: str = "cpu"  # the kind alone: numbers of two CUDA devices are taken for the same
 
     def __post_init__(self):
-        shape_data = {"split_seed", "strict_data", "sample_rate"} & dict(self.changes).keys()
+        shape_data = {"split_seed", "strict_data", "sample_rate", "label"} & dict(self.changes).keys()
         assert not shape_data, f"{shape_data} change the data, which data_state does not know"
 
     def settings(self):
         """The Settings that the dataset's script would have."""
         return script(self.dataset).Settings(
-            model=self.model, protocol=self.protocol, seed=self.seed, **dict(self.changes)
+            data=SOURCES[self.dataset].data,
+            model=self.model,
+            protocol=self.protocol,
+            seed=self.seed,
+            **dict(self.changes),
         )
 
     def recorded(self) -> dict:
@@ -56,9 +89,15 @@ class Run:
         """The command that makes the run, after `python`: the script and the flags that are not its defaults."""
         of_script = script(self.dataset)
         default = of_script.Settings(model=of_script.Model.__name__)
-        chosen = {"model": self.model, "protocol": self.protocol, "seed": self.seed, **dict(self.changes)}
+        chosen = {
+            "data": SOURCES[self.dataset].data,
+            "model": self.model,
+            "protocol": self.protocol,
+            "seed": self.seed,
+            **dict(self.changes),
+        }
         flags = [as_flag(name, value).split() for name, value in chosen.items() if value != getattr(default, name)]
-        return [f"{SCRIPTS[self.dataset]}.py", *(word for flag in flags for word in flag)]
+        return [f"{SOURCES[self.dataset].script}.py", *(word for flag in flags for word in flag)]
 
     def code(self) -> str:
         """The version of the code that would make it; see code_version."""
@@ -117,13 +156,13 @@ def kind_of_device(device: str) -> str:
 @lru_cache
 def script(dataset: str) -> ModuleType:
     """The training script of a dataset."""
-    return importlib.import_module(SCRIPTS[dataset])
+    return importlib.import_module(SOURCES[dataset].script)
 
 
 @lru_cache(maxsize=1)
 def load(dataset: str, protocol: str) -> Dataset:
     """The splits that the dataset's script trains on by default under a protocol."""
-    return script(dataset).load(script(dataset).Settings(protocol=protocol))
+    return script(dataset).load(script(dataset).Settings(data=SOURCES[dataset].data, protocol=protocol))
 
 
 @lru_cache

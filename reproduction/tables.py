@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from reproduction.bootstrap import read_bootstrap
 from reproduction.latency import read_latency
-from reproduction.plans import ABLATION, BASE, REFERENCE, TABLE_2, table_2_run
+from reproduction.plans import BASE, REFERENCE, TABLE_2, table_2_run, variants_of
 from reproduction.records import RESULTS, Records
 from reproduction.runs import FIRST_SEED
 from reproduction.statistics import holm, mean_and_std, paired_p_value, relative_improvement
@@ -50,7 +50,7 @@ def table_2_rows(records: Records, dataset: str, protocol: str, data_name: str |
 def ablation_rows(records: Records, dataset: str, protocol: str, group: str, data_name: str | None = None) -> list[Row]:
     """A group of the ablation, a row per variant that has records; in "parts" with the difference from IntTower."""
     data_name = data_name or dataset
-    variants = {variant.name: variant for variant in ABLATION[group]}
+    variants = {variant.name: variant for variant in variants_of(dataset, group)}
     of_variant = {}
     for name, variant in variants.items():
         by_seed = records.by_seed(variant.run(dataset, protocol), data_name)

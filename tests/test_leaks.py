@@ -9,9 +9,11 @@ from shell import assert_refused, environment, run
 
 from preprocessing import protocols
 from preprocessing.choices import PROTOCOLS
+from preprocessing.errors import UserError
 from preprocessing.movielens import load_movielens
+from preprocessing.protocols import Splits
 from reproduction import leaks
-from reproduction.leaks import LeakCheck, check_leaks, encode, print_leaks, read_raw, shuffle_labels
+from reproduction.leaks import LeakCheck, Raw, check_leaks, encode, print_leaks, read_raw, shuffle_labels
 
 FEATURES = ["user_mean_rating", "item_mean_rating"]
 
@@ -53,18 +55,55 @@ def test_a_leak_in_strict_is_found_and_gives_exit_code_1(raw, monkeypatch, capsy
     assert capsys.readouterr().out.rstrip().endswith("YES")
 
 
-def test_twins_in_two_splits_would_be_a_leak_and_are_none_in_one(raw, monkeypatch):
+def repeated(raw: Raw, seconds_later: int) -> Raw:
+    """Two thousand rows, and below them each again; each two have a user of their own, whose mean tells the label."""
     rows, some = raw.interactions, np.arange(2000)
-    twice = {name: np.tile(getattr(rows, name)[some], 2) for name in ("user_of_row", "item_of_row", "labels", "times")}
-    rows = replace(rows, **twice, rows=np.arange(4000), probabilities=None)
-    # A user of its own for each pair of twins, so that the mean of one is the label of the other.
-    users = pd.DataFrame({"user_id": np.arange(2000), **dict.fromkeys(("gender", "age", "occupation"), 1)})
-    raw = replace(raw, interactions=replace(rows, users=users, user_of_row=np.tile(some, 2)))
-    labels = shuffle_labels(raw, 7).interactions.labels
+    twice = {name: np.tile(getattr(rows, name)[some], 2) for name in ("item_of_row", "labels", "times")}
+    twice["times"][2000:] += seconds_later
+    users = pd.DataFrame({"user_id": some, **dict.fromkeys(("gender", "age", "occupation"), 1)})
+    twice |= {"users": users, "user_of_row": np.tile(some, 2), "rows": np.arange(4000), "probabilities": None}
+    return replace(raw, interactions=replace(rows, **twice))
+
+
+@pytest.mark.parametrize("seconds_later", [0, 60])
+def test_labels_are_dealt_out_to_pairs_of_user_and_item_whatever_their_times(raw, seconds_later):
+    labels = shuffle_labels(repeated(raw, seconds_later), 7).interactions.labels
     assert np.array_equal(labels[:2000], labels[2000:])
-    assert not check_leaks(raw, "strict").leaks
+
+
+def test_twins_in_two_splits_would_be_a_leak_and_are_none_in_one(raw, monkeypatch):
+    raw = repeated(raw, seconds_later=0)
+    check = check_leaks(raw, "strict")
+    assert not check.leaks
+    assert check.repeated_rows == 0
     monkeypatch.setattr("preprocessing.interactions.split_rows", lambda *a: protocols.split_rows(*a[:4]))
-    assert check_leaks(raw, "strict").feature_aucs["user_mean_rating"] > 0.8
+    check = check_leaks(raw, "strict")
+    assert check.leaks
+    assert check.feature_aucs["user_mean_rating"] > 0.8
+
+
+def test_pairs_that_repeat_at_another_time_are_ranked_by_memory_and_told_apart_from_a_leak(raw, monkeypatch, capsys):
+    raw = repeated(raw, seconds_later=60)
+    monkeypatch.setattr(leaks, "read_raw", lambda dataset: raw)
+    check = check_leaks(raw, "strict")
+    monkeypatch.setattr(leaks, "check_leaks", lambda raw, protocol: check)
+    # A test row's other half is in training with .8 * .9, in validation with .8 * .1 and in test with .2.
+    assert 0.68 < check.repeated_rows / check.test_rows < 0.76
+    assert check.repeated_auc > 0.8
+    assert 0.5 < check.overall_auc < check.repeated_auc
+    assert check.remembered_auc > 0.8
+    assert not check.leaks
+    assert print_leaks(["movielens"], ["strict"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2].endswith("to memory")
+    assert said[-1].startswith(f"movielens strict: {check.repeated_rows} test rows")
+
+
+def test_where_every_test_row_repeats_training_nothing_can_be_judged(raw, monkeypatch):
+    splits = Splits(train=np.arange(2000), valid=np.arange(2000, 2500), test=np.arange(2500, 4000))
+    monkeypatch.setattr("preprocessing.interactions.split_rows", lambda *a: splits)
+    with pytest.raises(UserError, match=r"^movielens, strict: expected test rows of both labels .* got 0 rows"):
+        check_leaks(repeated(raw, seconds_later=60), "strict")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from shell import PROJECT, copy_of_the_project, environment, run
 from benchmark.start import commands as every_command
 from preprocessing.choices import PROTOCOLS
 from preprocessing.sample_amazon import write_amazon_sample
+from preprocessing.sample_kuairand import write_kuairand_sample
 from reproduction.output import write_ablation, write_latency, write_table_2
 from reproduction.pages import PAGES, with_results
 from reproduction.records import RESULTS, Records
@@ -28,6 +29,7 @@ SHORTER = {
     "train_movielens_IntTower.py": ["--epochs", "1"],
     "train_amazon_IntTower.py": ["--epochs", "1"],
     "train_alibaba_IntTower.py": ["--epochs", "1"],
+    "train_kuairand_IntTower.py": ["--epochs", "1"],
     "preprocessing.sample": ["--rows", "20000", "--users", "500", "--items", "200"],
     "benchmark.full_size": ["--steps", "1", "--rounds", "1"],
     "benchmark.training_speed": ["--steps", "1"],
@@ -107,12 +109,13 @@ def test_every_command_and_example_of_a_page_runs_in_its_order(page, tmp_path, s
 
 
 def _real_looking(sample_folder: Path, data: Path) -> Path:
-    """A folder of data as a person has it: the archive of MovieLens, Amazon's files."""
+    """A folder of data as a person has it: the archive of MovieLens, Amazon's and KuaiRand's files."""
     data.mkdir()
     with zipfile.ZipFile(data / "ml-1m.zip", "w") as archive:
         for path in sorted(sample_folder.iterdir()):
             archive.write(path, f"ml-1m/{path.name}")
     write_amazon_sample(data / "amazon", num_rows=2000)
+    write_kuairand_sample(data / "kuairand", num_rows=2000)
     return data
 
 

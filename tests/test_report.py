@@ -20,6 +20,7 @@ RECORD = {
     "best_epoch": 2,
     "train_seconds": 60,
     "samples_per_second": 1000,
+    "counts": {"test": 400},
     "dense_feature_test_auc": {"user_mean_rating": 0.7, "item_mean_rating": 0.7},
 }
 
@@ -45,11 +46,19 @@ def test_where_no_feature_is_made_of_labels_none_is_said_to_leak(remarks, protoc
     assert said == "published for DCN: AUC 0.6831, logloss 0.2244; no feature here is made of labels, so none leaks."
 
 
+def test_test_rows_that_repeat_training_are_said_where_there_are_any(remarks):
+    def said(repeated: int) -> str:
+        return remarks(dataset="own", counts={"test": 400, "test_rows_with_pair_and_label_in_train": repeated})
+
+    assert said(50) == "50 test rows (12.5%) have user, item and label of a training row, at another time."
+    assert said(0) == ""
+
+
 def test_a_share_of_the_users_is_set_beside_no_published_figure(remarks):
     said = remarks(dataset="alibaba", settings={"sample_rate": 0.1}, dense_feature_test_auc={"price": 0.5})
     assert said == "trained and tested on a share of the users: not to be compared with published figures."
 
 
 def test_a_dataset_that_the_paper_has_not_is_set_beside_no_figure(remarks):
-    assert remarks(dataset="amazon-reviews_Books_5") == ""
+    assert remarks(dataset="amazon-Books_5") == ""
     assert set(json.loads(PUBLISHED.read_text())) >= {"movielens", "amazon", "alibaba"}

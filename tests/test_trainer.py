@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.IntTower import IntTower
+from preprocessing.encode import OOV
 from preprocessing.errors import UserError
 from preprocessing.movielens import load_movielens
 from preprocessing.tables import Dataset, Table
@@ -426,23 +427,22 @@ def test_validation_within_an_epoch_changes_nothing_else(data, whole):
     assert losses(trainer.progress) == losses(whole.progress)
 
 
-class FeatureRecordingMeans(RatingMeans):
-    """Notes the users and the means of the rows that it is trained on."""
+class UserRecordingMeans(RatingMeans):
+    """Notes the users of the rows that it is given in training mode."""
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         if self.training:
-            self.seen = torch.cat([features["user_id"][:, None], features["user_mean_rating"]], dim=1)
+            self.seen = features["user_id"]
         return super().forward(features)
 
 
-def test_a_share_of_a_batchs_rows_is_made_strangers_id_and_statistics_together(data):
-    model, stranger = FeatureRecordingMeans(), data.user_encoder.stranger()
-    before = data.train.features["user_id"].numpy().copy()
-    trainer = trainer_of(model, strangers=[(0.25, stranger), (0.0, data.item_encoder.stranger())], batch_size=1600)
+def test_an_id_is_out_of_vocabulary_in_its_share_of_a_batchs_rows_in_training_alone(data):
+    model, users = UserRecordingMeans(), data.train.features["user_id"]
+    before = users.numpy().copy()
+    trainer = trainer_of(model, id_dropout={"user_id": 0.25, "movie_id": 0.0}, batch_size=1600, shuffle=False)
     trainer.fit(data.train, epochs=1)
-    users, means = model.seen.T
-    assert stranger.keys() == {"user_id", "user_mean_rating"}
-    is_stranger = users == stranger["user_id"]
-    assert 0.15 < is_stranger.float().mean() < 0.35
-    assert torch.equal(is_stranger, means == torch.tensor(stranger["user_mean_rating"]))
-    assert (data.train.features["user_id"].numpy() == before).all()
+    own = users[len(data.train) - len(model.seen) :]
+    is_dropped = model.seen != own
+    assert 0.15 < is_dropped.float().mean() < 0.35
+    assert (model.seen[is_dropped] == OOV).all()
+    assert (users.numpy() == before).all()

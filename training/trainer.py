@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from preprocessing.encode import OOV
 from preprocessing.errors import UserError, is_out_of_memory
 from preprocessing.tables import Table
 from training import CHECKPOINT
@@ -70,8 +71,8 @@ class Trainer:
         penalties: parameters whose squares are added to the summed loss, each with its weight.
         shuffle: deal the rows out anew each epoch.
         validate_every: validate after so many batches, too, and keep the weights of the best; 0: at each epoch's end.
-        strangers: shares of a batch's rows, each with the features that these rows are given in the place of their
-            own: what a user or an item has whom training never saw (DropoutNet, NIPS 2017). Each is drawn by itself.
+        id_dropout: names of id features, each with the share of a batch's rows in which it becomes out-of-vocabulary
+            (DropoutNet, NIPS 2017); each is drawn by itself.
         before_checkpoint: is called once, when the first checkpoint is written and before it takes its place: what
             stands in the run directory of an older run goes there.
     """
@@ -92,7 +93,7 @@ class Trainer:
         penalties: list[tuple[nn.Parameter, float]] | None = None,
         shuffle: bool = True,
         validate_every: int = 0,
-        strangers: list[tuple[float, dict[str, float]]] | None = None,
+        id_dropout: dict[str, float] | None = None,
         before_checkpoint: Callable[[], None] | None = None,
     ):
         self.device = torch.device(device)
@@ -108,7 +109,7 @@ class Trainer:
         self.penalties = penalties or []
         self.shuffle = shuffle
         self.validate_every = validate_every
-        self.strangers = [(share, values) for share, values in strangers or [] if share]
+        self.id_dropout = {name: share for name, share in (id_dropout or {}).items() if share}
         self.before_checkpoint = before_checkpoint
         self.optimizer = optimizer or _adam(model, learning_rate, l2_embedding)
 
@@ -188,7 +189,7 @@ class Trainer:
         with bar:
             for batch in batches[progress.batch :]:
                 rows = torch.from_numpy(batch).to(self.device)
-                loss, auxiliary = self.step(self._with_strangers(train.batch(rows)), train.labels[rows])
+                loss, auxiliary = self.step(self._without_ids(train.batch(rows)), train.labels[rows])
                 if not np.isfinite(loss + auxiliary):
                     raise NonFiniteLoss(
                         f"epoch {progress.epoch + 1}, batch {progress.batch + 1} of {len(batches)}: the loss is "
@@ -255,15 +256,11 @@ class Trainer:
             progress.best_auc, progress.best_epoch, progress.best_batch = auc, epoch, batch
             self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
-    def _with_strangers(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The features of a batch, a share of its rows made strangers."""
-        for share, values in self.strangers:
-            is_stranger = torch.rand(len(next(iter(features.values()))), device=self.device) < share
-            made = {}
-            for name, value in values.items():
-                own = features[name]
-                made[name] = own.masked_fill(is_stranger.view(-1, *[1] * (own.dim() - 1)), value)
-            features = {**features, **made}
+    def _without_ids(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The features of a batch, its ids out-of-vocabulary in a share of the rows."""
+        for name, share in self.id_dropout.items():
+            ids_B = features[name]
+            features[name] = ids_B.masked_fill(torch.rand(len(ids_B), device=self.device) < share, OOV)
         return features
 
     def _print_epoch(self) -> None:
