@@ -37,7 +37,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--datasets", nargs="+", choices=sorted(SOURCES), help="default: movielens")
     parser.add_argument("--models", nargs="+", choices=list(plans.TABLE_2), help="of table 2; default: all ten")
-    parser.add_argument("--groups", nargs="+", choices=list(plans.ABLATION), help="default: all but measures")
+    parser.add_argument("--groups", nargs="+", choices=list(plans.ABLATION), help="default: all but start and measures")
     parser.add_argument(
         "--protocols", nargs="+", choices=PROTOCOLS, help="default: all of the data's; ablation: strict"
     )

@@ -14,7 +14,7 @@ import sys
 
 from preprocessing.command import Parser, exit_code, positive, read_command_line
 from preprocessing.errors import UserError
-from reproduction.runs import SOURCES, load, sources_here
+from reproduction.runs import MEASURED, SOURCES, load
 
 SHOWN = (1, 2, 5, 10, 20, 50)
 BEFORE, AFTER = "sum", "mean"
@@ -31,7 +31,7 @@ def heads(text: str) -> tuple[int, int]:
 def parse(words: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("--datasets", nargs="+", choices=list(SOURCES), help="default: those whose files are here")
+    parser.add_argument("--datasets", nargs="+", choices=list(SOURCES), default=MEASURED)
     parser.add_argument("--sizes", nargs="+", type=heads, default=[(4, 16), (8, 32), (32, 64)], help="heads x size")
     parser.add_argument("--steps", type=positive, default=50, help="of 2,048 rows each (default 50)")
     return parser.parse_args(words)
@@ -98,10 +98,8 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"strict, batch {BATCH_SIZE}, seed {SEED}, torch {torch.__version__}; the loss of the batch at a step")
     print(f"{'dataset':16}{'heads':9}{'scale':7}{'logits':>17}" + "".join(f"{step:>9}" for step in shown), flush=True)
     every = []
-    for dataset in arguments.datasets or sources_here():
+    for dataset in arguments.datasets:
         data = load(dataset, "strict")
-        if data.synthetic and not arguments.datasets:
-            continue
         if len(data.train) < BATCH_SIZE:
             raise UserError(f"{data.name}: expected at least {BATCH_SIZE:,} training rows, got {len(data.train):,}.")
         for size in arguments.sizes:

@@ -10,7 +10,7 @@ from reproduction.runs import FIRST_SEED, Run, script
 # by its validation AUC.
 TABLE_2 = {
     "StatisticsLR": {"epochs": 300, "lr": 0.05},
-    "LR": {"epochs": 300},
+    "LR": {"epochs": 300, "lr": 1e-3},
     "DSSM": {},
     "DAT": {},
     "COLD": {},
@@ -126,7 +126,14 @@ def _measures(model: str) -> list[Variant]:
 
 
 MEASURES = [variant for model in (REFERENCE, BASE, "DCN") for variant in _measures(model)]
-ABLATION = {"parts": PARTS, "cir": CIR, "heads": HEADS, "released": RELEASED, "measures": MEASURES}
+START = [
+    _variant("sum of MaxSims, bias 0", seeds=1, fe_scale="sum", prior_bias=False),
+    _variant("mean of MaxSims, bias at the prior", seeds=1, fe_scale="mean", prior_bias=True),
+]
+ABLATION = {
+    **dict(parts=PARTS, cir=CIR, heads=HEADS, released=RELEASED),
+    **dict(start=START, measures=MEASURES),
+}
 DEFAULT_GROUPS = ("parts", "cir", "heads", "released")
 
 

@@ -49,6 +49,7 @@ SOURCES = {
     "kuairand": Source("train_kuairand_IntTower"),
     "alibaba": Source("train_alibaba_IntTower"),
 }
+MEASURED = ("movielens", "beauty", "electronics-part", "kuairand")  # whose records are in results/
 
 
 def sources_here() -> list[str]:

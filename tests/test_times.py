@@ -48,7 +48,9 @@ def test_times_of_two_units_are_refused_and_of_one_unit_whichever_give_the_same_
         ]
         return write(tmp_path / name, timed[::-1])
 
-    seconds, milliseconds = (load(*files(str(unit), lambda _, unit=unit: unit), "temporal") for unit in (1, 1000))
+    seconds, milliseconds = (
+        load(*files(str(unit), lambda _, unit=unit: unit), protocol="temporal") for unit in (1, 1000)
+    )
     tables.assert_same_splits(seconds, milliseconds)
     mixed = files("mixed", lambda n: 1000 if n % 4 == 0 else 1)
     for protocol in ("strict", "temporal"):
