@@ -13,7 +13,6 @@ import argparse
 import sys
 
 from preprocessing.command import Parser, exit_code, positive, read_command_line
-from preprocessing.errors import UserError
 from reproduction.runs import MEASURED, SOURCES, load
 
 SHOWN = (1, 2, 5, 10, 20, 50)
@@ -100,8 +99,6 @@ def main(arguments: argparse.Namespace) -> None:
     every = []
     for dataset in arguments.datasets:
         data = load(dataset, "strict")
-        if len(data.train) < BATCH_SIZE:
-            raise UserError(f"{data.name}: expected at least {BATCH_SIZE:,} training rows, got {len(data.train):,}.")
         for size in arguments.sizes:
             for scale in (BEFORE, AFTER):
                 every.append(found := first_steps(data, size, scale, arguments.steps))

@@ -22,6 +22,10 @@ from reproduction.records import RESULTS, Records
 
 # Fewer runs, epochs and steps than the real command takes; nothing else is changed. The first that fits counts.
 SHORTER = {
+    "reproduce.py --table 2 --datasets": [
+        *("--datasets", "kuairand", "--models", "StatisticsLR", "--protocols", "strict", "--seeds", "1"),
+    ],
+    "reproduce.py --table ablation --groups": ["--groups", "start", "--datasets", "kuairand"],
     "reproduce.py --table 2": ["--models", "LR", "--protocols", "strict", "--seeds", "1"],
     "reproduce.py --table ablation": ["--groups", "released"],
     "reproduce.py --table latency": [],
@@ -35,6 +39,8 @@ SHORTER = {
     "benchmark.training_speed": ["--steps", "1"],
     "benchmark.decoupled_evaluation": ["--repeats", "1"],
     "benchmark.deepctr_speed": ["--repeats", "1", "--steps", "1", "--models", "DCN"],
+    "benchmark.first_steps": ["--datasets", "kuairand", "--sizes", "2x4", "--steps", "2"],
+    "benchmark.own_label": ["--datasets", "kuairand"],
     "benchmark.maxsim": ["--items", "200", "--rounds", "1"],
     "benchmark.serving_latency": [
         *("--candidates", "100", "--rounds", "1", "--seconds", "0.2", "--items", "500", "--threads", "1"),
@@ -50,6 +56,15 @@ SHORTER = {
     "serving.export": [],
     "serving.quality": ["--users", "20"],
     "rank_movielens.py": [],
+}
+
+
+# The datasets that have records, and their data's own names in them.
+DATA_NAMES = {
+    "movielens": "movielens",
+    "beauty": "amazon-Beauty_5",
+    "electronics-part": "amazon-electronics-part",
+    "kuairand": "kuairand",
 }
 
 
@@ -141,8 +156,9 @@ def test_the_tables_are_what_the_records_say(tmp_path):
     shutil.copytree(RESULTS, tmp_path, ignore=shutil.ignore_patterns("*.md", "*.csv"), dirs_exist_ok=True)
     records = Records(tmp_path)
     for protocol in PROTOCOLS:
-        write_table_2(records, "movielens", protocol, "movielens")
-        write_ablation(records, "movielens", protocol, "movielens")
+        for dataset, name in DATA_NAMES.items():
+            write_table_2(records, dataset, protocol, name)
+            write_ablation(records, dataset, protocol, name)
     write_latency(records)
     written = {path.relative_to(tmp_path) for kind in ("md", "csv") for path in tmp_path.rglob(f"*.{kind}")}
     there = {path.relative_to(RESULTS) for kind in ("md", "csv") for path in RESULTS.rglob(f"*.{kind}")}

@@ -117,6 +117,21 @@ def test_the_command_of_a_run_gives_its_settings(dataset):
         assert json.loads(json.dumps(settings.recorded(model_class(run.model)))) == run.recorded()
 
 
+def test_a_dataset_of_a_script_that_reads_several_names_its_file(monkeypatch):
+    monkeypatch.setenv("INTTOWER_DATA", "/data")
+    reviews = "/data/amazon-beauty/reviews_Beauty_5.json.gz"
+    assert Run("beauty", "strict", "IntTower").arguments() == ["train_amazon_IntTower.py", "--data", reviews]
+    assert Run("beauty", "strict", "IntTower").recorded() == Run("amazon", "strict", "IntTower").recorded()
+
+
+def test_the_measures_end_with_the_settings_of_the_script_that_they_chose():
+    for model in ("IntTower", "DSSM", "DCN"):
+        steps = [v.run("beauty", "strict").recorded() for v in ABLATION["measures"] if v.model == model]
+        own = Run("beauty", "strict", model).recorded()
+        assert steps.index(own) == (5 if model == "IntTower" else 4)
+        assert steps[0] | {"lr": own["lr"]} != own
+
+
 def test_a_bare_command_gives_one_of_the_tables_runs():
     assert Run("movielens", "strict", "IntTower").arguments() == ["train_movielens_IntTower.py"]
     assert Run("movielens", "strict", "IntTower") in table_2("movielens", "strict", list(TABLE_2), 1)

@@ -86,6 +86,7 @@ def test_a_wrong_value_and_a_missing_file_are_told_in_a_line_before_anything_hea
         ["-m", "serving.quality", "--teacher", "nowhere", "--runs", "nowhere"],
         ["-m", "benchmark.quantisation", "--runs", "nowhere"],
         ["-m", "benchmark.maxsim", "--rounds", "0"],
+        ["-m", "benchmark.first_steps", "--sizes", "0x16"],
         ["-m", "benchmark.full_size", "alibaba", "--data", "nowhere"],
         ["-m", "benchmark.soak", "--minutes", "0"],
         ["-m", "benchmark.threads", "--seconds", "nan"],
