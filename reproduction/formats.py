@@ -105,6 +105,7 @@ PARTS_COLUMNS: Columns = {
 SETTINGS_COLUMNS: Columns = {
     "variant": lambda row: row["variant"],
     "valid AUC": lambda row: number(row["valid_auc"]),
+    "valid logloss": lambda row: number(row["valid_logloss"]),
     "AUC": lambda row: number(row["auc"]),
     "logloss": lambda row: number(row["logloss"]),
     "gAUC": lambda row: number(row["gauc"]),

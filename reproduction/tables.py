@@ -63,7 +63,9 @@ def ablation_rows(records: Records, dataset: str, protocol: str, group: str, dat
         for name, by_seed in of_variant.items()
     ]
     for row in rows:
-        row["valid_auc"] = mean_and_std([r["valid"]["auc"] for r in of_variant[row["variant"]].values()])[0]
+        records = of_variant[row["variant"]].values()
+        for measure in ("auc", "logloss"):
+            row[f"valid_{measure}"] = mean_and_std([r["valid"][measure] for r in records])[0]
     if group == "parts":
         _compare(rows, of_variant, "difference", sign=-1, key="variant")
     return rows

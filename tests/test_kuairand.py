@@ -130,6 +130,17 @@ def test_no_outcome_of_a_row_is_a_feature_and_the_cache_is_not_taken_for_other_f
     assert names == {*FILES[KUAIRAND_USERS], *FILES[KUAIRAND_VIDEOS]} | made
 
 
+def test_a_row_that_repeats_another_in_user_video_and_time_is_counted_and_refused_with_strict_data(tmp_path):
+    again = [ROWS[3], (*ROWS[5][:2], ROWS[-1][2] + 1, *ROWS[5][3:])]  # the second at another time, which is no fault
+    tables_of_all = {"users": USERS | {9: USERS[1]}, "videos": VIDEOS | {9: VIDEOS[10]}}
+    folder = write_folder(tmp_path / "repeats", logs={LATE: [*ROWS, *again]}, **tables_of_all)
+    data = load_kuairand(folder, "temporal")
+    assert data.counts["rows_that_repeat_another"] == 1
+    assert {3, 20} <= set(data.train.rows.tolist())
+    fragments = ("got 1 of 22 rows that repeat another", "rows 4 and 21: user_id 9, video_id 10, time 1650000000003")
+    refusal(folder, protocol="temporal", strict_data=True, fragments=fragments)
+
+
 def test_only_paper_takes_means_of_the_rows_that_are_scored_and_over_all_rows(folder):
     data = {protocol: load_kuairand(folder, protocol) for protocol in PROTOCOLS}
     assert [protocol for protocol in PROTOCOLS if data[protocol].labels_leak] == ["paper"]

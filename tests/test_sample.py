@@ -33,6 +33,7 @@ SAMPLES = {
     "movielens": (write_movielens, tuple(OFFICIAL_FILES)),
     "amazon of 2014": (write_amazon, ("reviews_Electronics_5.json.gz", "meta_Electronics.json.gz")),
     "amazon of 2018": (partial(write_amazon, release="2018"), ("Electronics_5.json.gz", "meta_Electronics.json.gz")),
+    "amazon of 2023": (partial(write_amazon, release="2023"), ("Electronics.jsonl.gz", "meta_Electronics.jsonl.gz")),
     "alibaba": (write_ads, ALIBABA_FILES),
     "kuairand": (write_kuairand, (*LOGS, KUAIRAND_USERS, KUAIRAND_VIDEOS)),
 }

@@ -5,10 +5,12 @@ import tables
 import test_alibaba
 import test_amazon
 import test_amazon_2023
+import test_kuairand
 import test_movielens
 
 from preprocessing.alibaba import load_alibaba
 from preprocessing.amazon import load_amazon
+from preprocessing.kuairand import load_kuairand
 from preprocessing.movielens import load_movielens
 
 # Of each layout: what loads it, what writes rows into a new folder, the rows, and the place of the time in a row.
@@ -30,6 +32,11 @@ LAYOUTS = {
     ),
     "amazon": (load_amazon, test_amazon.write, test_amazon.RATINGS, 3),
     "amazon of 2023": (load_amazon, test_amazon_2023.write_2023, test_amazon.RATINGS, 3),
+    "kuairand": (
+        load_kuairand,
+        lambda folder, rows: (test_kuairand.write_folder(folder, {test_kuairand.LATE: rows}),),
+        *(test_kuairand.ROWS * 4, 2),
+    ),
     "amazon CSV": (
         load_amazon,
         lambda folder, rows: test_amazon.write_csv(folder.with_suffix(".csv"), test_amazon.released_csv(rows)),
