@@ -13,7 +13,7 @@ import argparse
 import sys
 
 from preprocessing.command import Parser, exit_code, positive, read_command_line
-from reproduction.runs import MEASURED, SOURCES, load
+from reproduction.runs import DATA_NAMES, SOURCES, load
 
 SHOWN = (1, 2, 5, 10, 20, 50)
 BEFORE, AFTER = "sum", "mean"
@@ -30,7 +30,7 @@ def heads(text: str) -> tuple[int, int]:
 def parse(words: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("--datasets", nargs="+", choices=list(SOURCES), default=MEASURED)
+    parser.add_argument("--datasets", nargs="+", choices=list(SOURCES), default=list(DATA_NAMES))
     parser.add_argument("--sizes", nargs="+", type=heads, default=[(4, 16), (8, 32), (32, 64)], help="heads x size")
     parser.add_argument("--steps", type=positive, default=50, help="of 2,048 rows each (default 50)")
     return parser.parse_args(words)

@@ -14,13 +14,13 @@ import argparse
 import sys
 
 from preprocessing.command import Parser, exit_code, read_command_line
-from reproduction.runs import MEASURED, SOURCES, load
+from reproduction.runs import DATA_NAMES, SOURCES, load
 
 
 def parse(words: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("--datasets", nargs="+", choices=list(SOURCES), default=MEASURED)
+    parser.add_argument("--datasets", nargs="+", choices=list(SOURCES), default=list(DATA_NAMES))
     return parser.parse_args(words)
 
 

@@ -16,6 +16,7 @@ from preprocessing.command import Parser, exit_code, read_command_line
 if __name__ == "__main__":
     read_command_line(Parser(description=__doc__.split("\n")[0]).parse_args)  # before the imports below
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -24,14 +25,16 @@ from experiment.flags import as_flag
 from experiment.settings import LATER
 from model import MODELS
 from preprocessing.files import write_atomically
-from reproduction.plans import TABLE_2, table_2_run
+from reproduction.plans import BASE, NAMES, REFERENCE, TABLE_2, table_2_run
 from reproduction.records import PROJECT, RESULTS, Records
-from reproduction.runs import Run
+from reproduction.runs import DATA_NAMES, Run
 from reproduction.serving import quality_rows, serving_rows
-from reproduction.tables import PUBLISHED
+from reproduction.tables import PUBLISHED, table_2_rows
 
 PAGES = tuple(sorted([PROJECT / "README.md", *PROJECT.glob("docs/*.md"), RESULTS / "README.md"]))
 CHOICES = "movielens/choices"  # runs of one seed by which settings were chosen
+
+_RANKING_MODELS = ("COLD", "WDL", "DeepFM", "DCN", "AutoInt")  # which score a pair and keep nothing of an item
 
 Columns = dict[str, Callable[[dict], str]]
 
@@ -135,7 +138,31 @@ def _handicaps() -> tuple[list[dict], Columns]:
     return records, own | _MEASURES | {"published AUC / logloss": _published} | _EFFORT
 
 
+def _every_dataset() -> tuple[list[dict], Columns]:
+    """AUC and logloss of three models and of the best of the others, a row for each data set and protocol."""
+    records, rows = Records(), []
+    for dataset, data_name in DATA_NAMES.items():
+        for protocol in ("strict", "temporal"):
+            of_model = {row["model"]: row for row in table_2_rows(records, dataset, protocol, data_name)}
+            if of_model.keys() == TABLE_2.keys():
+                rows.append({"data": data_name, "protocol": protocol, "models": of_model})
+
+    def measures(row: dict, name: str) -> str:
+        of_model = row["models"][name]
+        return f"{of_model['auc']:.4f} / {of_model['logloss']:.4f}"
+
+    def best_ranker(row: dict) -> str:
+        name = max(_RANKING_MODELS, key=lambda name: row["models"][name]["auc"])
+        return f"{NAMES.get(name, name)} {measures(row, name)}"
+
+    columns: Columns = {"data": lambda row: row["data"], "protocol": lambda row: f"`{row['protocol']}`"}
+    for name in ("StatisticsLR", BASE, REFERENCE):
+        columns[NAMES.get(name, name)] = functools.partial(measures, name=name)
+    return rows, columns | {"best ranking model": best_ranker}
+
+
 RUNS = {
+    "every_dataset": _every_dataset,
     "about": _about,
     "cir": _cir,
     "variations": _variations,

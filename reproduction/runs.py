@@ -49,7 +49,13 @@ SOURCES = {
     "kuairand": Source("train_kuairand_IntTower"),
     "alibaba": Source("train_alibaba_IntTower"),
 }
-MEASURED = ("movielens", "beauty", "electronics-part", "kuairand")  # whose records are in results/
+# The datasets that have records in results/, and the data's own names there.
+DATA_NAMES = {
+    "movielens": "movielens",
+    "kuairand": "kuairand",
+    "beauty": "amazon-Beauty_5",
+    "electronics-part": "amazon-electronics-part",
+}
 
 
 def sources_here() -> list[str]:

@@ -19,6 +19,7 @@ from preprocessing.sample_kuairand import write_kuairand_sample
 from reproduction.output import write_ablation, write_latency, write_table_2
 from reproduction.pages import PAGES, with_results
 from reproduction.records import RESULTS, Records
+from reproduction.runs import DATA_NAMES
 
 # Fewer runs, epochs and steps than the real command takes; nothing else is changed. The first that fits counts.
 SHORTER = {
@@ -56,15 +57,6 @@ SHORTER = {
     "serving.export": [],
     "serving.quality": ["--users", "20"],
     "rank_movielens.py": [],
-}
-
-
-# The datasets that have records, and their data's own names in them.
-DATA_NAMES = {
-    "movielens": "movielens",
-    "beauty": "amazon-Beauty_5",
-    "electronics-part": "amazon-electronics-part",
-    "kuairand": "kuairand",
 }
 
 
