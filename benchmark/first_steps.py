@@ -95,7 +95,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Print a line per dataset, size and scale; draw all losses."""
     shown = [step for step in SHOWN if step <= arguments.steps]
     print(f"strict, batch {BATCH_SIZE}, seed {SEED}, torch {torch.__version__}; the loss of the batch at a step")
-    print(f"{'dataset':16}{'heads':9}{'scale':7}{'logits':>17}" + "".join(f"{step:>9}" for step in shown), flush=True)
+    print(f"{'dataset':26}{'heads':9}{'scale':7}{'logits':>17}" + "".join(f"{step:>9}" for step in shown), flush=True)
     every = []
     for dataset in arguments.datasets:
         data = load(dataset, "strict")
@@ -104,7 +104,7 @@ def main(arguments: argparse.Namespace) -> None:
                 every.append(found := first_steps(data, size, scale, arguments.steps))
                 logits = f"{found.mean:.2f} ± {found.spread:.2f}"
                 losses = "".join(f"{found.losses[step - 1]:9.3f}" for step in shown)
-                print(f"{found.dataset:16}{found.size:9}{found.scale:7}{logits:>17}{losses}", flush=True)
+                print(f"{found.dataset:26}{found.size:9}{found.scale:7}{logits:>17}{losses}", flush=True)
     draw_first_steps(every, PROJECT / "figure" / "first_steps.png")
 
 

@@ -107,7 +107,6 @@ _STEPS = {
     "+ learning rate 3e-4": dict(lr=3e-4),
 }
 _BESIDES = {"validated every 20 batches": dict(validate_every=20), "towers of 64 and 32": dict(hidden_units=(64, 32))}
-_LARGE = dict(user_head=32, item_head=32, field_dim=64)
 
 
 def _measures(model: str) -> list[Variant]:
@@ -117,8 +116,6 @@ def _measures(model: str) -> list[Variant]:
         settings |= dict(fe_scale="sum", cir_weight=1.0)
         steps["+ start near the prior"] = dict(prior_bias=True, fe_scale="mean")
         steps["+ no CIR"] = dict(cir_weight=0.0)
-        besides[", 32 x 64 heads"] = _LARGE
-        besides[", 32 x 64 heads, sum, bias 0"] = _LARGE | dict(fe_scale="sum", prior_bias=False)
     variants = []
     for step, changes in steps.items():
         settings |= changes
@@ -128,9 +125,14 @@ def _measures(model: str) -> list[Variant]:
 
 
 MEASURES = [variant for model in (REFERENCE, BASE, "DCN") for variant in _measures(model)]
+_STARTS = {
+    "sum of MaxSims, bias 0": dict(fe_scale="sum", prior_bias=False),
+    "mean of MaxSims, bias at the prior": dict(fe_scale="mean", prior_bias=True),
+}
+_LARGE = dict(user_head=32, item_head=32, field_dim=64, epochs=HEAD_EPOCHS)
 START = [
-    _variant("sum of MaxSims, bias 0", seeds=1, fe_scale="sum", prior_bias=False),
-    _variant("mean of MaxSims, bias at the prior", seeds=1, fe_scale="mean", prior_bias=True),
+    *(_variant(name, seeds=1, **start) for name, start in _STARTS.items()),
+    *(_variant(f"32 x 64 heads, {HEAD_EPOCHS} epochs: {n}", seeds=1, **_LARGE, **s) for n, s in _STARTS.items()),
 ]
 ABLATION = {
     **dict(parts=PARTS, cir=CIR, heads=HEADS, released=RELEASED),
