@@ -40,9 +40,11 @@ def write_table_2(records: Records, dataset: str, protocol: str, data_name: str)
     if not rows:
         return
     title = caption(rows, data_name, protocol)
-    if protocol != "paper" and "published_auc" in rows[0]:
+    is_published = any("published_auc" in row for row in rows)
+    columns = {n: cell for n, cell in TABLE_2_COLUMNS.items() if is_published or not n.startswith("published")}
+    if protocol != "paper" and is_published:
         title += " The published numbers were measured under a leak, so they are not comparable."
-    _write_table(records.folder / data_name / f"table_2_{protocol}", title, rows, TABLE_2_COLUMNS)
+    _write_table(records.folder / data_name / f"table_2_{protocol}", title, rows, columns)
     figures = figures_of(records)
     every = {p: of_p for p in PROTOCOLS if (of_p := table_2_rows(records, dataset, p, data_name))}
     draw_table_2(every, NAMES, figures / f"{data_name}_table_2.png")
