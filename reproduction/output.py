@@ -21,8 +21,9 @@ from reproduction.formats import (
     caption,
     markdown,
 )
-from reproduction.plans import ABLATION, NAMES, REFERENCE, table_2_run
+from reproduction.plans import ABLATION, NAMES, REFERENCE, table_2_run, variants_of
 from reproduction.records import PROJECT, RESULTS, Records
+from reproduction.runs import Run
 from reproduction.tables import Row, ablation_rows, latency_rows, table_2_rows
 from training.predict import is_two_tower
 
@@ -58,7 +59,7 @@ def write_table_2(records: Records, dataset: str, protocol: str, data_name: str)
 def write_ablation(records: Records, dataset: str, protocol: str, data_name: str) -> None:
     """A table for each group of the ablation that has records, and one figure; prints the tables."""
     rows_of_group = {group: ablation_rows(records, dataset, protocol, group, data_name) for group in ABLATION}
-    rows_of_group = {group: rows for group, rows in rows_of_group.items() if _has_a_change(group, rows)}
+    rows_of_group = {group: rows for group, rows in rows_of_group.items() if _has_a_change(dataset, group, rows)}
     for group, rows in rows_of_group.items():
         columns = COLUMNS_OF_GROUP.get(group, SETTINGS_COLUMNS)
         title = caption(rows, data_name, protocol)
@@ -67,11 +68,12 @@ def write_ablation(records: Records, dataset: str, protocol: str, data_name: str
     draw_ablation(rows_of_group, REFERENCE, f"{data_name}, protocol {protocol}", path)
 
 
-def _has_a_change(group: str, rows: list[Row]) -> bool:
-    """Whether any variant but IntTower as it is has a row: alone it is compared with nothing."""
+def _has_a_change(dataset: str, group: str, rows: list[Row]) -> bool:
+    """Whether any variant but models as their script trains them has a row: those are table 2's."""
     named = {row["variant"] for row in rows}
-    changed = (v.name for v in ABLATION[group] if (v.model, v.changes, v.preset) != (REFERENCE, (), None))
-    return any(name in named for name in changed)
+    own = {model: Run(dataset, "strict", model).recorded() for model in {variant.model for variant in ABLATION[group]}}
+    variants = (v for v in variants_of(dataset, group) if v.name in named)
+    return any(v.run(dataset, "strict").recorded() != own[v.model] for v in variants)
 
 
 def write_latency(records: Records) -> None:
