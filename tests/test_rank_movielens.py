@@ -64,10 +64,10 @@ def test_a_user_who_is_not_in_the_data_is_served_as_unknown_and_said_so(rank, ca
 
 
 def test_a_cold_user_is_what_the_flags_tell(rank, capsys):
-    rank("--cold", "--gender", "F", "--age", "27")
+    rank("--cold", "--gender", "F", "--age", "27", "--top", "80")
     printed = capsys.readouterr().out
     assert "a user not in the data: gender F, age 25" in printed
-    rank("--cold", "--gender", "M", "--age", "3", "--occupation", "77")
+    rank("--cold", "--gender", "M", "--age", "3", "--occupation", "77", "--top", "80")
     other = capsys.readouterr().out
     assert "gender M, age 1" in other
     assert "served as unknown, since training never saw them: occupation (77)." in other

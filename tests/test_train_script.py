@@ -350,7 +350,7 @@ def test_the_released_settings_are_a_preset_that_flags_overrule(sample_folder, t
 # IntTower itself is trained, killed and resumed above; of the others one of ours is resumed and one of deepctr-torch's.
 @pytest.mark.parametrize("model", sorted(MODELS.keys() - {"IntTower"}))
 def test_a_model_trains_saves_loads_and_resumes(model, sample_folder, tmp_path):
-    layers = {} if model == "LR" else {"dnn_hidden_units": (32, 16)}  # LR has no layers, and says so
+    layers = {} if model in ("LR", "StatisticsLR") else {"dnn_hidden_units": (32, 16)}  # LR has no layers, and says so
     arguments = ("--data", sample_folder, "--model", model, "--batch-size", "512")
     arguments += ("--hidden-units", "32,16") if layers else ()
     whole = train(*arguments, "--output", tmp_path / "whole", "--epochs", "2")
