@@ -111,7 +111,6 @@ _BESIDES = {"validated every 20 batches": dict(validate_every=20), "towers of 64
 
 def _measures(model: str) -> list[Variant]:
     name, steps, settings = NAMES.get(model, model), dict(_STEPS), dict(_AS_ON_MOVIELENS)
-    besides = {"": {}} | {f", {name}": changes for name, changes in _BESIDES.items()}
     if model == REFERENCE:
         settings |= dict(fe_scale="sum", cir_weight=1.0)
         steps["+ start near the prior"] = dict(prior_bias=True, fe_scale="mean")
@@ -120,8 +119,9 @@ def _measures(model: str) -> list[Variant]:
     for step, changes in steps.items():
         settings |= changes
         variants.append(_variant(f"{name}: {step}", model, 1, **settings))
-    own = [_variant(f"{name}, the script's own{what}", model, 1, **changes) for what, changes in besides.items()]
-    return [*variants, *own]
+    own = f"{name}, the script's own"
+    besides = [_variant(f"{own}, {what}", model, 1, **changes) for what, changes in _BESIDES.items()]
+    return [*variants, _variant(own, model, 1), *besides]
 
 
 MEASURES = [variant for model in (REFERENCE, BASE, "DCN") for variant in _measures(model)]
@@ -134,11 +134,8 @@ START = [
     *(_variant(name, seeds=1, **start) for name, start in _STARTS.items()),
     *(_variant(f"32 x 64 heads, {HEAD_EPOCHS} epochs: {n}", seeds=1, **_LARGE, **s) for n, s in _STARTS.items()),
 ]
-ABLATION = {
-    **dict(parts=PARTS, cir=CIR, heads=HEADS, released=RELEASED),
-    **dict(start=START, measures=MEASURES),
-}
-DEFAULT_GROUPS = ("parts", "cir", "heads", "released")
+DEFAULT_GROUPS = {"parts": PARTS, "cir": CIR, "heads": HEADS, "released": RELEASED}
+ABLATION = DEFAULT_GROUPS | {"start": START, "measures": MEASURES}
 
 
 def table_2_run(dataset: str, protocol: str, model: str, seed: int = FIRST_SEED) -> Run:
