@@ -17,15 +17,13 @@ import torch
 from preprocessing.choices import PROTOCOLS
 from preprocessing.encode import MeanField, MissingField, NumberField, TowerEncoder
 from preprocessing.errors import UserError
+from preprocessing.label_means import label_means
+from preprocessing.pairs import Pairs, Twins, find_twins
 from preprocessing.protocols import (
-    Pairs,
-    Twins,
     check_both_classes,
     check_times,
     count_repeated_test_rows,
     drop_users_without_positive,
-    find_twins,
-    label_means,
     split_rows,
 )
 from preprocessing.tables import Dataset, Lookup, Table

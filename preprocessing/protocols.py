@@ -19,15 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from preprocessing.encode import MeanField, MinMaxScaler
 from preprocessing.errors import UserError
+from preprocessing.pairs import Pairs, Twins
 
 TEST_SHARE = 0.2
 VALID_SHARE = 0.1  # of the training part
-
-# Under temporal, a mean over n earlier labels is drawn towards the mean of all earlier labels as if this many
-# more had been seen; the first ratings of a user say little.
-TEMPORAL_SMOOTHING = 10.0
 
 
 @dataclass
@@ -41,63 +37,6 @@ class Splits:
     @property
     def train_and_valid(self) -> np.ndarray:
         return np.concatenate([self.train, self.valid])
-
-
-@dataclass
-class Pairs:
-    """Whom and what each row names."""
-
-    user_of_row: np.ndarray  # (N,) places in `user_ids`
-    item_of_row: np.ndarray  # (N,) places in `item_ids`
-    user_ids: pd.Series
-    item_ids: pd.Series
-
-    def ids(self, rows: np.ndarray) -> pd.DataFrame:
-        """The user and the item of some rows, as the raw files name them."""
-        users, items = self.user_ids.iloc[self.user_of_row[rows]], self.item_ids.iloc[self.item_of_row[rows]]
-        return pd.DataFrame({"user": users.to_numpy(), "item": items.to_numpy()})
-
-    def codes(self, rows: np.ndarray | slice) -> np.ndarray:
-        """A number for the user and the item of some rows, which other pairs do not share; int64."""
-        codes = self.user_of_row[rows].astype(np.int64)
-        codes *= len(self.item_ids)
-        codes += self.item_of_row[rows]
-        return codes
-
-
-@dataclass
-class Twins:
-    """Rows that repeat an earlier one: the same user, item and time."""
-
-    rows: np.ndarray  # (M,) the later ones, in their order
-    first: np.ndarray  # (M,) the row that each of them repeats
-
-    def groups(self, num_rows: int) -> np.ndarray:
-        """(num_rows,) the group of each row; groups are counted from 0 in the order of their first rows."""
-        starts = np.ones(num_rows, dtype=bool)
-        starts[self.rows] = False
-        group_of_row = np.cumsum(starts) - 1
-        group_of_row[self.rows] = group_of_row[self.first]
-        return group_of_row
-
-
-def find_twins(pairs: Pairs, times: np.ndarray) -> Twins:
-    """Every row that repeats an earlier one."""
-    # Hashes tell at once that most rows have no twin, in little memory; the few others are compared for certain.
-    hashes = pd.util.hash_array(pairs.codes(slice(None)))
-    hashes *= np.uint64(0x9E3779B97F4A7C15)
-    hashes += pd.util.hash_array(times)
-    ordered = np.sort(hashes)
-    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    del ordered
-    if len(repeated) == 0:
-        return Twins(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
-    rows = np.flatnonzero(repeated[np.searchsorted(repeated[:-1], hashes)] == hashes)
-    keys = pd.DataFrame({"pair": pairs.codes(rows), "time": times[rows]})
-    group_of_row = keys.groupby(["pair", "time"], sort=False, dropna=False).ngroup().to_numpy()
-    _, starts = np.unique(group_of_row, return_index=True)  # groups are numbered in the order in which they appear
-    first = rows[starts[group_of_row]]
-    return Twins(rows[rows != first], first[rows != first])
 
 
 # Below its number, a time since 1970 is counted in this unit: 10^8 seconds and 10^11 milliseconds are March 1973.
@@ -276,127 +215,3 @@ def drop_users_without_positive(users: np.ndarray, labels: np.ndarray, splits: S
 
     train_part, test = (splits.train_and_valid, splits.test) if per_part else (np.arange(len(users)),) * 2
     return Splits(keep(splits.train, train_part), keep(splits.valid, train_part), keep(splits.test, test))
-
-
-def label_means(
-    protocol: str,
-    name: str,
-    keys: pd.Series,
-    codes: np.ndarray,
-    labels: np.ndarray,
-    times: np.ndarray,
-    splits: Splits,
-    seed: int,
-    per_part: bool = True,
-    twins: Twins | None = None,
-) -> tuple[MeanField, np.ndarray]:
-    """The mean label of each row's user or item, as far as the protocol lets the row see it.
-
-    Args:
-        name: the feature's name.
-        keys: the raw ids of the users (or items), named after their column.
-        codes: which of them each row has, (N,), as places in `keys`.
-        labels, times: one entry per row.
-        per_part: of `paper`: means are taken within train and valid and within test, else over all rows.
-        twins: of these rows; they do not see each other's label under strict. Under temporal none of one time does.
-    Returns:
-        the field that gives the statistic of the training rows (under `paper`, as `per_part` says) to any raw key, and
-        the scaled feature of every row, (N,) float32; rows that are in no split hold no meaning.
-    """
-    if protocol == "paper":
-        seen, means, prior, per_row = _released_means(codes, labels, splits, per_part)
-    elif protocol == "strict":
-        seen, means, prior, per_row = _cross_fitted_means(codes, labels, splits, seed, twins)
-    else:
-        seen, means, prior, per_row = _earlier_means(codes, labels, times, splits)
-    # As released, under paper: the scaler is fitted again on test, and that fit is applied to train too.
-    scaler = MinMaxScaler.fit(per_row[splits.test if protocol == "paper" else splits.train])
-    field = MeanField(name, keys.name, pd.Index(keys.iloc[seen]), means, prior, scaler)
-    return field, scaler.transform(per_row)
-
-
-# Each of the three below gives the codes that have a mean, their means, the prior for others, and each row's value.
-Means = tuple[np.ndarray, np.ndarray, float, np.ndarray]
-
-
-def _mean_table(codes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    counts = np.bincount(codes)
-    seen = np.flatnonzero(counts)
-    return seen, np.bincount(codes, weights=labels)[seen] / counts[seen]
-
-
-def _look_up(codes: np.ndarray, seen: np.ndarray, means: np.ndarray, prior: float) -> np.ndarray:
-    by_code = np.full(max(codes.max(initial=0), seen.max(initial=0)) + 1, prior)
-    by_code[seen] = means
-    return by_code[codes]
-
-
-def _released_means(codes, labels, splits: Splits, per_part: bool) -> Means:
-    per_row = np.zeros(len(codes))
-    train_part = splits.train_and_valid
-    for part in (splits.test, train_part):
-        table = _mean_table(*((codes[part], labels[part]) if per_part else (codes, labels)))
-        per_row[part] = _look_up(codes[part], *table, prior=np.nan)
-    return *table, float(np.mean(labels[train_part])), per_row
-
-
-def _cross_fitted_means(codes, labels, splits: Splits, seed: int, twins: Twins | None = None) -> Means:
-    from sklearn.model_selection import KFold
-    from sklearn.preprocessing import TargetEncoder
-
-    def fit(rows: np.ndarray) -> TargetEncoder:
-        return TargetEncoder(target_type="binary").fit(codes[rows, None], labels[rows])
-
-    per_row, train = np.zeros(len(codes)), splits.train
-    folds = KFold(n_splits=min(5, len(train)), shuffle=True, random_state=seed).split(train)
-    if twins is not None and len(twins.rows):
-        # A twin in another fold would tell a row its own label: the folds are of groups.
-        groups, group_of_row = np.unique(twins.groups(len(codes))[train], return_inverse=True)
-        of_groups = KFold(n_splits=min(5, len(groups)), shuffle=True, random_state=seed).split(groups)
-        folds = [tuple(np.flatnonzero(np.isin(group_of_row, part)) for part in fold) for fold in of_groups]
-    # A training row is given the means of the folds it is not in, so not its own label. (TargetEncoder's own
-    # fit_transform does the same, but takes folds like these from scikit-learn 1.9 on only.)
-    for others, fold in folds:
-        per_row[train[fold]] = fit(train[others]).transform(codes[train[fold], None])[:, 0]
-    encoder = fit(train)
-    table = np.asarray(encoder.categories_[0]), np.asarray(encoder.encodings_[0])
-    prior = float(encoder.target_mean_)
-    for part in (splits.valid, splits.test):
-        per_row[part] = _look_up(codes[part], *table, prior)
-    return *table, prior, per_row
-
-
-def _earlier_means(codes, labels, times, splits: Splits) -> Means:
-    per_row = np.zeros(len(codes))
-    train = splits.train
-    prior = _smoothed(*_sums_before(np.zeros(len(train), dtype=np.int64), labels[train], times[train]), 0.5)
-    per_row[train] = _smoothed(*_sums_before(codes[train], labels[train], times[train]), prior)
-    # Valid and test rows see the statistics as they stood at the end of the training rows.
-    final_prior = float(np.mean(labels[train]))
-    counts, sums = np.bincount(codes[train]), np.bincount(codes[train], weights=labels[train])
-    seen = np.flatnonzero(counts)
-    means = _smoothed(sums[seen], counts[seen], final_prior)
-    for part in (splits.valid, splits.test):
-        per_row[part] = _look_up(codes[part], seen, means, final_prior)
-    return seen, means, final_prior, per_row
-
-
-def _smoothed(sums: np.ndarray, counts: np.ndarray, prior: np.ndarray | float) -> np.ndarray:
-    return (sums + TEMPORAL_SMOOTHING * prior) / (counts + TEMPORAL_SMOOTHING)
-
-
-def _sums_before(codes: np.ndarray, labels: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each row, the sum and the number of the labels of its code at strictly earlier times."""
-    order = np.lexsort((times, codes))
-    sorted_codes, sorted_times = codes[order], times[order]
-    running = np.concatenate([[0.0], np.cumsum(labels[order], dtype=np.float64)])
-    position = np.arange(len(order))
-    new_code = np.append(True, sorted_codes[1:] != sorted_codes[:-1])
-    new_time = new_code | np.append(True, sorted_times[1:] != sorted_times[:-1])
-    # Rows of one code at one time do not see each other: all of them look back from the first of them.
-    first_of_code = np.maximum.accumulate(np.where(new_code, position, 0))
-    first_of_time = np.maximum.accumulate(np.where(new_time, position, 0))
-    sums, counts = np.empty(len(order)), np.empty(len(order))
-    sums[order] = running[first_of_time] - running[first_of_code]
-    counts[order] = first_of_time - first_of_code
-    return sums, counts

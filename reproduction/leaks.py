@@ -25,7 +25,7 @@ from preprocessing.choices import PROTOCOLS
 from preprocessing.encode import MeanField
 from preprocessing.errors import UserError
 from preprocessing.interactions import Interactions, encode_interactions, pairs_of
-from preprocessing.protocols import Twins, find_twins
+from preprocessing.pairs import Twins, find_twins
 from preprocessing.sample_alibaba import write_alibaba_sample
 from preprocessing.sample_amazon import write_amazon_sample
 from preprocessing.sample_kuairand import write_kuairand_sample

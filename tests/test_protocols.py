@@ -12,17 +12,15 @@ from tables import SPLITS, assert_same_features
 
 from preprocessing.choices import PROTOCOLS
 from preprocessing.errors import UserError
+from preprocessing.label_means import label_means
 from preprocessing.movielens import load_movielens
+from preprocessing.pairs import Pairs, Twins, find_twins
 from preprocessing.protocols import (
-    Pairs,
     Splits,
-    Twins,
     check_both_classes,
     check_times,
     count_repeated_test_rows,
     drop_users_without_positive,
-    find_twins,
-    label_means,
     split_rows,
 )
 
