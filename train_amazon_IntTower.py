@@ -78,6 +78,8 @@ def load(settings: Settings) -> Dataset:
         settings.embedding_dim,
         settings.split_seed,
         settings.strict_data,
+        statistics=settings.statistics,
+        label_delay=settings.label_delay,
         cache=CACHE_FOLDER if settings.cache else None,
     )
 

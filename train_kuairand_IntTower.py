@@ -67,6 +67,8 @@ def load(settings: Settings) -> Dataset:
         settings.split_seed,
         settings.strict_data,
         settings.label,
+        statistics=settings.statistics,
+        label_delay=settings.label_delay,
         cache=CACHE_FOLDER if settings.cache else None,
     )
 

@@ -48,7 +48,15 @@ from training.trainer import seed_everything
 def load(settings: Settings) -> Dataset:
     """Read, split and encode the data that the settings name."""
     path = locate_movielens(settings.data)
-    return load_movielens(path, settings.protocol, settings.embedding_dim, settings.split_seed, settings.strict_data)
+    return load_movielens(
+        path,
+        settings.protocol,
+        settings.embedding_dim,
+        settings.split_seed,
+        settings.strict_data,
+        settings.statistics,
+        settings.label_delay,
+    )
 
 
 def main(settings: Settings) -> None:

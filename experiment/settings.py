@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from experiment.flags import as_flag, flag_name, integers, levels, option
 from model import MODELS, model_class
 from model.choices import FE_INPUTS, FE_SCALES, INTERACTIONS, REWEIGHTINGS, SIMILARITIES, parse_levels
-from preprocessing.choices import PROTOCOLS
+from preprocessing.choices import PROTOCOLS, STATISTICS
 from preprocessing.command import Parser
 from preprocessing.errors import UserError
 from training.device import DEVICES, check_device
@@ -108,7 +108,15 @@ ON_SAMPLE = {"batch_size": 512, "epochs": 6}
 
 
 # Settings that came when there were records without them: these values, which change nothing, are not recorded.
-LATER = {"fe_scale": "sum", "prior_bias": False, "user_id_dropout": 0.0, "item_id_dropout": 0.0, "validate_every": 0}
+LATER = {
+    "fe_scale": "sum",
+    "prior_bias": False,
+    "user_id_dropout": 0.0,
+    "item_id_dropout": 0.0,
+    "validate_every": 0,
+    "statistics": "means",
+    "label_delay": 0.0,
+}
 
 
 @dataclass
@@ -118,6 +126,12 @@ class TrainingSettings(ModelSettings):
     data: str | None = option(None, "file or folder of the raw data; else $INTTOWER_DATA, data/, a download")
     model: str | None = option(None, "the model to train, else the one that the script imports", choices=sorted(MODELS))
     protocol: str = option("strict", "how rows are split and what a row may know of labels", choices=PROTOCOLS)
+    statistics: str = option(
+        "means",
+        "what is made of labels: means; residuals and counts besides; these crossed with the other tower's fields, too",
+        choices=STATISTICS,
+    )
+    label_delay: float = option(0.0, "of --protocol online: seconds until a user's label is known")
     epochs: int = option(30, "most epochs to train")
     patience: int = option(5, "stop after so many epochs without a better validation AUC")
     batch_size: int = option(2048, "rows in a step")
@@ -146,7 +160,7 @@ class TrainingSettings(ModelSettings):
         """Raise UserError for a number out of its range; a dataset's settings also look for its files."""
         super().check()
         least = {"epochs": 1, "patience": 1, "batch_size": 2, "embedding_dim": 1, "seed": 0, "split_seed": 0}
-        least |= {"l2_embedding": 0, "checkpoint_seconds": 0, "validate_every": 0}
+        least |= {"l2_embedding": 0, "checkpoint_seconds": 0, "validate_every": 0, "label_delay": 0}
         for name, minimum in least.items():
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= minimum):
@@ -154,6 +168,10 @@ class TrainingSettings(ModelSettings):
         for name in ("seed", "split_seed"):
             if getattr(self, name) >= 2**32:
                 raise UserError(f"{flag_name(name)}: expected a number below 2^32, got {getattr(self, name)}.")
+        if self.protocol == "paper" and self.statistics != "means":
+            raise UserError(f"--statistics: expected means with --protocol paper, got {self.statistics}.")
+        if self.label_delay and self.protocol != "online":
+            raise UserError(f"--label-delay: expected --protocol online beside it, got {self.protocol}.")
         for name in ("user_id_dropout", "item_id_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{flag_name(name)}: expected a share in [0, 1), got {getattr(self, name)}.")

@@ -17,6 +17,7 @@ from preprocessing.encode import NumberField, SparseField
 from preprocessing.errors import UserError
 from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
 from preprocessing.sources import AD_FEATURE, RAW_SAMPLE, USER_PROFILE, WHERE_ALIBABA_IS, packed_or_not
+from preprocessing.statistics import shaping, with_statistics
 from preprocessing.synthetic import load_probabilities, probabilities_in
 from preprocessing.tables import Dataset
 from preprocessing.text_tables import check_zero_or_one, read_csv_blocks, table_of
@@ -59,6 +60,8 @@ def load_alibaba(
     split_seed: int = 1023,
     strict_data: bool = False,
     sample_rate: float = 1.0,
+    statistics: str = "means",
+    label_delay: float = 0.0,
     cache: str | Path | None = None,
 ) -> Dataset:
     """Read, join, split and encode the Alibaba display ads.
@@ -68,11 +71,14 @@ def load_alibaba(
 
     Args:
         path: the folder of raw_sample.csv, ad_feature.csv and user_profile.csv, or the same as .csv.gz.
-        protocol: "strict", "paper" or "temporal"; see preprocessing/protocols.py. No feature is made of labels, so
-            none of the three leaks any.
+        protocol: "strict", "paper", "temporal" or "online"; see preprocessing/protocols.py. Where no feature is made of
+            labels, none of the four leaks any.
         strict_data: refuse rows whose user or ad is missing from its table, and rows that repeat another, where the
             default keeps and counts them.
         sample_rate: the share of users to keep, with all their rows.
+        statistics: "means", of which there are none, "residuals" or "crossed"; see preprocessing/statistics.py. Ads'
+            residuals are crossed by gender and age; users' are not, the categories are too many for a vector.
+        label_delay: seconds until a label is known, of online.
         cache: a folder for the encoded tables, from which they are then read as memory-mapped files; None keeps none.
     Raises UserError for whatever is wrong with the files.
     """
@@ -86,12 +92,20 @@ def load_alibaba(
         if not file.is_file():
             raise UserError(f"{folder}: expected {', '.join(FILES)}, got no {file.name}. {WHERE_ALIBABA_IS}")
     sha256 = sha256_of_files([*files, *probabilities_in(folder)])
-    fingerprint = data_fingerprint(sha256, protocol=protocol, split_seed=split_seed, sample_rate=sample_rate)
+    shaped_by = shaping(protocol, statistics, label_delay)
+    fingerprint = data_fingerprint(
+        sha256, protocol=protocol, split_seed=split_seed, sample_rate=sample_rate, **shaped_by
+    )
 
     def build() -> Dataset:
         raw = read_alibaba(folder, strict_data, sample_rate)
+        fields = with_statistics(
+            protocol, statistics, USER_FIELDS, ITEM_FIELDS, user_groups=("final_gender_code", "age_level")
+        )
         return encode_interactions(
-            *(raw, USER_FIELDS, ITEM_FIELDS, protocol, split_seed, embedding_dim, fingerprint), strict_data=strict_data
+            *(raw, *fields, protocol, split_seed, embedding_dim, fingerprint),
+            strict_data=strict_data,
+            label_delay=label_delay,
         )
 
     # What is refused with strict_data has its own cache, or the other's would be taken.

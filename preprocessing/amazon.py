@@ -38,6 +38,7 @@ from preprocessing.gzip_lines import OR_LATIN_1, lines_of, opened
 from preprocessing.interactions import Fields, Interactions, check_protocol, data_fingerprint, encode_interactions
 from preprocessing.sample_amazon import write_amazon_sample
 from preprocessing.sources import DATA_FOLDER, META, REVIEWS, amazon_files, is_csv, stem
+from preprocessing.statistics import shaping, with_statistics
 from preprocessing.synthetic import load_probabilities, probabilities_in
 from preprocessing.tables import Dataset
 from preprocessing.text_tables import check_header
@@ -56,6 +57,8 @@ def load_amazon(
     embedding_dim: int = 32,
     split_seed: int = 1023,
     strict_data: bool = False,
+    statistics: str = "means",
+    label_delay: float = 0.0,
     cache: str | Path | None = None,
 ) -> Dataset:
     """Read, join, split and encode one category of the Amazon reviews.
@@ -66,9 +69,12 @@ def load_amazon(
     Args:
         reviews: the reviews of a release, JSON lines packed by gzip or not, or the released CSV.
         meta: the meta file of the same release; a CSV wants none.
-        protocol: "strict", "paper" or "temporal"; see preprocessing/protocols.py.
+        protocol: "strict", "paper", "temporal" or "online"; see preprocessing/protocols.py.
         strict_data: refuse items that the meta file does not hold, and reviews that repeat another, where the default
             keeps and counts them.
+        statistics: "means", "residuals" or "crossed"; see preprocessing/statistics.py. Users' residuals are crossed by
+            category, which takes a number a row for each of them; nothing is known of users to cross items' by.
+        label_delay: seconds until a label is known, of online.
         cache: a folder for the encoded tables, from which they are then read as memory-mapped files; None keeps none.
     Raises UserError for whatever is wrong with the files.
     """
@@ -79,14 +85,23 @@ def load_amazon(
         if not file.is_file():
             raise UserError(f"{file}: expected a file of Amazon reviews, got no such file; check the path.")
     sha256 = sha256_of_files([*files, *probabilities_in(files[0].parent)])
-    fingerprint = data_fingerprint(sha256, protocol=protocol, split_seed=split_seed)
+    shaped_by = shaping(protocol, statistics, label_delay)
+    fingerprint = data_fingerprint(sha256, protocol=protocol, split_seed=split_seed, **shaped_by)
 
     def build() -> Dataset:
         raw = read_amazon(*files, strict_data=strict_data)
         return encode_interactions(
-            *(raw, *fields_of(raw), protocol, split_seed, embedding_dim, fingerprint),
+            *(
+                raw,
+                *with_statistics(protocol, statistics, *fields_of(raw), "categories"),
+                protocol,
+                split_seed,
+                embedding_dim,
+                fingerprint,
+            ),
             released_per_part=False,
             strict_data=strict_data,
+            label_delay=label_delay,
         )
 
     # What is refused with strict_data has its own cache, or the other's would be taken.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -216,9 +217,98 @@ class MeanField:
         means = np.append(self.means, self.prior)  # the last one is an unknown key's, whose place is -1
         return self.scaler.transform(means[places(frame[self.key], self.keys, self.key)])[:, None]
 
+    def unknown(self) -> np.ndarray:
+        """(1,) float32, the feature of an unseen key."""
+        return self.scaler.transform(np.array([self.prior]))
 
-Field = SparseField | VarLenField | NumberField | MissingField | MeanField
-_FIELD_KINDS = {kind.__name__: kind for kind in (SparseField, VarLenField, NumberField, MissingField, MeanField)}
+
+@dataclass
+class CounterField:
+    """A statistic of the labels of a raw key (a user, an item), made of the sums that it keeps; see
+    preprocessing/statistics.py.
+
+    With `by`, the name of a column of the other tower, it has D numbers, one for each value of that column, the value
+    with the id i + 2 at place i; else D is 1.
+    """
+
+    name: str
+    key: str
+    keys: pd.Index
+    measure: str  # "mean", "residual" or "count"
+    by: str | None
+    counts: np.ndarray  # (U, D) of rows
+    sums: np.ndarray  # (U, D) of what the measure takes the mean of
+    prior: float
+    scaler: MinMaxScaler
+
+    def column(self, embedding_dim: int) -> DenseFeat:
+        return DenseFeat(self.name, self.counts.shape[1])
+
+    def encode(self, frame: pd.DataFrame) -> np.ndarray:
+        """(N, D) float32; a key without a row has counts of 0."""
+        rows = places(frame[self.key], self.keys, self.key)
+        counts, sums = (np.where(rows[:, None] >= 0, kept[rows], 0.0) for kept in (self.counts, self.sums))
+        return self.values(sums, counts)
+
+    def values(self, sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """The feature of sums and counts, float32 of their shape."""
+        return self.scaler.transform(
+            np.log1p(counts) if self.measure == "count" else smoothed(sums, counts, self.prior)
+        )
+
+    def unknown(self) -> np.ndarray:
+        """(D,) float32, the feature of a key without a row."""
+        return self.values(*np.zeros((2, self.counts.shape[1])))
+
+
+# A mean over n labels is drawn towards a prior as if this many more had been seen: the first labels of a user say
+# little.
+SMOOTHING = 10.0
+
+
+def smoothed(sums: np.ndarray, counts: np.ndarray, prior: np.ndarray | float) -> np.ndarray:
+    """The mean of labels of these sums and counts, drawn towards the prior."""
+    return (sums + SMOOTHING * prior) / (counts + SMOOTHING)
+
+
+@dataclass
+class CrossField:
+    """Two or more raw columns of single values as one: an id for each combination that training has."""
+
+    name: str
+    parts: list[SparseField]
+    combinations: pd.Index
+
+    @classmethod
+    def fit(cls, name: str, train_frame: pd.DataFrame) -> CrossField:
+        parts = [SparseField.fit(column, train_frame[column]) for column in train_frame]
+        codes = cls(name, parts, pd.Index([]))._codes(train_frame)
+        return cls(name, parts, pd.Index(np.unique(codes[codes >= 0])))
+
+    @property
+    def sources(self) -> list[str]:
+        """The raw columns."""
+        return [part.name for part in self.parts]
+
+    def column(self, embedding_dim: int) -> SparseFeat:
+        return SparseFeat(self.name, len(self.combinations) + FIRST_ID, embedding_dim=embedding_dim, dtype="int32")
+
+    def encode(self, frame: pd.DataFrame) -> np.ndarray:
+        """(N,) int32."""
+        return encode(self._codes(frame), self.combinations, self.name)
+
+    def _codes(self, frame: pd.DataFrame) -> np.ndarray:
+        """(N,) int64, a number for each combination; -1 where one of its values is unknown."""
+        codes, is_known = np.zeros(len(frame), dtype=np.int64), np.ones(len(frame), dtype=bool)
+        for part in self.parts:
+            ids = part.encode(frame)
+            codes = codes * (len(part.vocabulary) + FIRST_ID) + ids
+            is_known &= ids != OOV
+        return np.where(is_known, codes, -1)
+
+
+Field = SparseField | VarLenField | NumberField | MissingField | MeanField | CounterField | CrossField
+_FIELD_KINDS = {kind.__name__: kind for kind in Field.__args__}
 
 
 @dataclass
@@ -252,8 +342,7 @@ class TowerEncoder:
     @property
     def sources(self) -> list[str]:
         """The raw columns that the fields are made of, each once."""
-        of_fields = (getattr(field, "key", None) or getattr(field, "source", field.name) for field in self.fields)
-        return list(dict.fromkeys(of_fields))
+        return list(dict.fromkeys(source for field in self.fields for source in _sources(field)))
 
     @property
     def id_column(self) -> str:
@@ -269,6 +358,12 @@ class TowerEncoder:
                 for row in np.flatnonzero(is_unknown):
                     unknown[row][field.name] = frame[field.name].iloc[row]
         return unknown
+
+
+def _sources(field: Field) -> list[str]:
+    if isinstance(field, CrossField):
+        return field.sources
+    return [getattr(field, "key", None) or getattr(field, "source", field.name)]
 
 
 def save_encoders(path: Path, user_encoder: TowerEncoder, item_encoder: TowerEncoder) -> None:
@@ -295,8 +390,12 @@ def load_encoders(path: Path) -> tuple[TowerEncoder, TowerEncoder]:
 def _to_json(field: Field) -> dict:
     values = {f.name: getattr(field, f.name) for f in dataclasses.fields(field)}
     for name, value in values.items():
-        if isinstance(value, pd.Index | np.ndarray):
+        if isinstance(value, np.ndarray) and value.ndim == 2:
+            values[name] = _sparse(value)  # of a user's counts by value most are 0
+        elif isinstance(value, pd.Index | np.ndarray):
             values[name] = value.tolist()
+        elif name == "parts":
+            values[name] = [_to_json(part) for part in value]
         elif isinstance(value, MinMaxScaler):
             values[name] = dataclasses.asdict(value)
     return {"kind": type(field).__name__, **values}
@@ -305,11 +404,27 @@ def _to_json(field: Field) -> dict:
 def _from_json(values: dict) -> Field:
     values = dict(values)
     kind = _FIELD_KINDS[values.pop("kind")]
-    for name in ("vocabulary", "keys"):
+    for name in ("vocabulary", "keys", "combinations"):
         if name in values:
             values[name] = pd.Index(values[name])
+    for name in ("counts", "sums"):
+        if name in values:
+            values[name] = _dense(values[name])
+    if "parts" in values:
+        values["parts"] = [_from_json(part) for part in values["parts"]]
     if "means" in values:
         values["means"] = np.array(values["means"], dtype=np.float64)
     if "scaler" in values:
         values["scaler"] = MinMaxScaler(**values["scaler"])
     return kind(**values)
+
+
+def _sparse(array: np.ndarray) -> dict:
+    places = np.flatnonzero(array)
+    return {"shape": list(array.shape), "places": places.tolist(), "values": array.ravel()[places].tolist()}
+
+
+def _dense(sparse: dict) -> np.ndarray:
+    array = np.zeros(math.prod(sparse["shape"]))
+    array[sparse["places"]] = sparse["values"]
+    return array.reshape(sparse["shape"])

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from preprocessing.choices import PROTOCOLS
-from preprocessing.encode import MeanField, MissingField, NumberField, TowerEncoder
+from preprocessing.encode import FIRST_ID, CrossField, MeanField, MissingField, NumberField, TowerEncoder
 from preprocessing.errors import UserError
 from preprocessing.label_means import label_means
 from preprocessing.pairs import Pairs, Twins, find_twins
@@ -26,10 +26,11 @@ from preprocessing.protocols import (
     drop_users_without_positive,
     split_rows,
 )
+from preprocessing.statistics import Cross, Side, Statistic, Statistics
 from preprocessing.tables import Dataset, Lookup, Table
 
 # A tower's fields in the order of its columns: each name with its kind. The first is the id.
-Fields = dict[str, type]
+Fields = dict[str, type | Statistic | Cross]
 
 
 @dataclass
@@ -80,6 +81,7 @@ def encode_interactions(
     fingerprint: str,
     released_per_part: bool = True,
     strict_data: bool = False,
+    label_delay: float = 0.0,
 ) -> Dataset:
     """Split the rows by the protocol, fit what is learned from data on the training rows, encode all rows.
 
@@ -92,6 +94,7 @@ def encode_interactions(
         released_per_part: of `paper`: label means and the users without a positive label are found within train
             and test, as the released code does for MovieLens; else over all rows, as it does for Amazon.
         strict_data: refuse rows that repeat another of the same user, item and time.
+        label_delay: of online, the seconds until a label is known.
     Raises UserError where a split would be empty or hold one class only, and for times of several units.
     """
     check_protocol(protocol)
@@ -108,7 +111,7 @@ def encode_interactions(
     counts["test_rows_with_pair_and_label_in_train"] = count_repeated_test_rows(pairs, raw.labels, splits)
 
     # A feature's values, and the tower whose users or items they belong to, or None where each row has its own.
-    encoders, features = {}, {}
+    fitted, features = {}, {}
     towers = {
         "user": (raw.users, raw.user_of_row, user_fields),
         "item": (raw.items, raw.item_of_row, item_fields),
@@ -116,30 +119,47 @@ def encode_interactions(
     for tower, (frame, of_row, fields) in towers.items():
         in_train, in_test = (frame[_occurring(of_row[rows], len(frame))] for rows in (splits.train, splits.test))
         counts[f"{tower}s_in_train"] = len(in_train)
-        fitted = []
         for name, kind in fields.items():
+            if isinstance(kind, Statistic):
+                continue
             if kind is MeanField:
                 key = frame[next(iter(fields))]
-                fitted_field, values = label_means(
+                fitted[name], values = label_means(
                     protocol, name, key, of_row, raw.labels, raw.times, splits, split_seed, released_per_part, twins
                 )
                 features[name] = values[:, None], None
             elif kind is NumberField:
                 # As released, under paper: the scaler is fitted on test, and prices are taken as they are.
                 scaled_on = in_test if protocol == "paper" else in_train
-                fitted_field = NumberField.fit(name, in_train[name], scaled_on[name], log=protocol != "paper")
-                features[name] = fitted_field.encode(frame), tower
+                fitted[name] = NumberField.fit(name, in_train[name], scaled_on[name], log=protocol != "paper")
+                features[name] = fitted[name].encode(frame), tower
             elif kind is MissingField:
-                fitted_field = MissingField(name, name.removesuffix(MissingField.SUFFIX))
-                features[name] = fitted_field.encode(frame), tower
+                fitted[name] = MissingField(name, name.removesuffix(MissingField.SUFFIX))
+                features[name] = fitted[name].encode(frame), tower
+            elif isinstance(kind, Cross):
+                fitted[name] = CrossField.fit(name, in_train[list(kind.sources)])
+                features[name] = fitted[name].encode(frame), tower
             elif name in raw.context:
-                fitted_field = kind.fit(name, raw.context[name].iloc[splits.train])
-                features[name] = fitted_field.encode(raw.context), None
+                fitted[name] = kind.fit(name, raw.context[name].iloc[splits.train])
+                features[name] = fitted[name].encode(raw.context), None
             else:
-                fitted_field = kind.fit(name, in_train[name])
-                features[name] = fitted_field.encode(frame), tower
-            fitted.append(fitted_field)
-        encoders[tower] = TowerEncoder(fitted)
+                fitted[name] = kind.fit(name, in_train[name])
+                features[name] = fitted[name].encode(frame), tower
+    if any(isinstance(kind, Statistic) for _, _, fields in towers.values() for kind in fields.values()):
+        sides = {tower: Side(frame[next(iter(fields))], of_row) for tower, (frame, of_row, fields) in towers.items()}
+        of_labels = Statistics(protocol, sides, raw.labels, raw.times, splits, split_seed, twins, label_delay)
+        for tower, name, kind in (
+            (t, name, kind) for t, (*_, fields) in towers.items() for name, kind in fields.items()
+        ):
+            if not isinstance(kind, Statistic):
+                continue
+            ids, num_values = None, 1
+            if kind.by:
+                ids = features[kind.by][0]
+                num_values = fitted[kind.by].column(embedding_dim).vocabulary_size - FIRST_ID
+            fitted[name], values = of_labels.fit(tower, name, kind, ids, num_values)
+            features[name] = values, None
+    encoders = {tower: TowerEncoder([fitted[name] for name in fields]) for tower, (*_, fields) in towers.items()}
 
     shared = {name: torch.from_numpy(values) for name, (values, tower) in features.items() if tower}
 

@@ -36,6 +36,7 @@ from preprocessing.sources import (
     overlapping_logs,
     packed_or_not,
 )
+from preprocessing.statistics import shaping, with_statistics
 from preprocessing.synthetic import SAMPLE_PROBABILITIES, parse_probabilities
 from preprocessing.tables import Dataset
 from preprocessing.text_tables import check_zero_or_one, read_csv_blocks, table_of
@@ -84,6 +85,8 @@ def load_kuairand(
     split_seed: int = 1023,
     strict_data: bool = False,
     label: str = "is_click",
+    statistics: str = "means",
+    label_delay: float = 0.0,
     cache: str | Path | None = None,
 ) -> Dataset:
     """Read, join, split and encode KuaiRand-Pure.
@@ -94,10 +97,13 @@ def load_kuairand(
 
     Args:
         path: KuaiRand-Pure.tar.gz, or a folder with the CSV files (.csv or .csv.gz) in it or in its data/.
-        protocol: "strict", "paper" or "temporal"; see preprocessing/protocols.py.
+        protocol: "strict", "paper", "temporal" or "online"; see preprocessing/protocols.py.
         strict_data: refuse rows whose user or video is missing from its table, and rows that repeat another, where the
             default keeps and counts them.
         label: "is_click" or "long_view".
+        statistics: "means", "residuals" or "crossed"; see preprocessing/statistics.py. Residuals are crossed by tag
+            and by the users' degree of activity.
+        label_delay: seconds until a label is known, of online.
         cache: a folder for the encoded tables, from which they are then read as memory-mapped files; None keeps none.
     Raises UserError for whatever is wrong with the files.
     """
@@ -107,14 +113,17 @@ def load_kuairand(
     start = time.perf_counter()
     place = _place(Path(path))
     sha256 = sha256_of_files([place] if place.is_file() else list(_paths(place).values()))
-    fingerprint = data_fingerprint(sha256, protocol=protocol, split_seed=split_seed, label=label)
+    shaped_by = shaping(protocol, statistics, label_delay)
+    fingerprint = data_fingerprint(sha256, protocol=protocol, split_seed=split_seed, label=label, **shaped_by)
 
     def build() -> Dataset:
         raw = read_kuairand(place, strict_data, label)
+        fields = with_statistics(protocol, statistics, USER_FIELDS, ITEM_FIELDS, "tag", ("user_active_degree",))
         return encode_interactions(
-            *(raw, USER_FIELDS, ITEM_FIELDS, protocol, split_seed, embedding_dim, fingerprint),
+            *(raw, *fields, protocol, split_seed, embedding_dim, fingerprint),
             released_per_part=False,
             strict_data=strict_data,
+            label_delay=label_delay,
         )
 
     # What is refused with strict_data has its own cache, or the other's would be taken.

@@ -3,13 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from preprocessing.encode import MeanField, MinMaxScaler
+from preprocessing.earlier import Earlier
+from preprocessing.encode import MeanField, MinMaxScaler, smoothed
 from preprocessing.pairs import Twins
 from preprocessing.protocols import Splits
-
-# Under temporal, a mean over n earlier labels is drawn towards the mean of all earlier labels as if this many
-# more had been seen; the first ratings of a user say little.
-TEMPORAL_SMOOTHING = 10.0
 
 
 def label_means(
@@ -75,23 +72,16 @@ def _released_means(codes, labels, splits: Splits, per_part: bool) -> Means:
 
 
 def _cross_fitted_means(codes, labels, splits: Splits, seed: int, twins: Twins | None = None) -> Means:
-    from sklearn.model_selection import KFold
     from sklearn.preprocessing import TargetEncoder
 
     def fit(rows: np.ndarray) -> TargetEncoder:
         return TargetEncoder(target_type="binary").fit(codes[rows, None], labels[rows])
 
     per_row, train = np.zeros(len(codes)), splits.train
-    folds = KFold(n_splits=min(5, len(train)), shuffle=True, random_state=seed).split(train)
-    if twins is not None and len(twins.rows):
-        # A twin in another fold would tell a row its own label: the folds are of groups.
-        groups, group_of_row = np.unique(twins.groups(len(codes))[train], return_inverse=True)
-        of_groups = KFold(n_splits=min(5, len(groups)), shuffle=True, random_state=seed).split(groups)
-        folds = [tuple(np.flatnonzero(np.isin(group_of_row, part)) for part in fold) for fold in of_groups]
     # A training row is given the means of the folds it is not in, so not its own label. (TargetEncoder's own
     # fit_transform does the same, but takes folds like these from scikit-learn 1.9 on only.)
-    for others, fold in folds:
-        per_row[train[fold]] = fit(train[others]).transform(codes[train[fold], None])[:, 0]
+    for others, fold in folds_of(train, len(codes), seed, twins):
+        per_row[fold] = fit(others).transform(codes[fold, None])[:, 0]
     encoder = fit(train)
     table = np.asarray(encoder.categories_[0]), np.asarray(encoder.encodings_[0])
     prior = float(encoder.target_mean_)
@@ -100,37 +90,30 @@ def _cross_fitted_means(codes, labels, splits: Splits, seed: int, twins: Twins |
     return *table, prior, per_row
 
 
+def folds_of(train: np.ndarray, num_rows: int, seed: int, twins: Twins | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Five times the training rows outside a fold and those in it; twins of the dataset's rows share a fold."""
+    from sklearn.model_selection import KFold
+
+    folds = KFold(n_splits=min(5, len(train)), shuffle=True, random_state=seed).split(train)
+    if twins is not None and len(twins.rows):
+        # A twin in another fold would tell a row its own label: the folds are of groups.
+        groups, group_of_row = np.unique(twins.groups(num_rows)[train], return_inverse=True)
+        of_groups = KFold(n_splits=min(5, len(groups)), shuffle=True, random_state=seed).split(groups)
+        folds = [tuple(np.flatnonzero(np.isin(group_of_row, part)) for part in fold) for fold in of_groups]
+    return [(train[others], train[fold]) for others, fold in folds]
+
+
 def _earlier_means(codes, labels, times, splits: Splits) -> Means:
     per_row = np.zeros(len(codes))
     train = splits.train
-    prior = _smoothed(*_sums_before(np.zeros(len(train), dtype=np.int64), labels[train], times[train]), 0.5)
-    per_row[train] = _smoothed(*_sums_before(codes[train], labels[train], times[train]), prior)
+    of_all, of_code = (Earlier(c, times[train]) for c in (np.zeros(len(train), dtype=np.int64), codes[train]))
+    prior = smoothed(of_all.sums(labels[train]), of_all.counts(), 0.5)
+    per_row[train] = smoothed(of_code.sums(labels[train]), of_code.counts(), prior)
     # Valid and test rows see the statistics as they stood at the end of the training rows.
     final_prior = float(np.mean(labels[train]))
     counts, sums = np.bincount(codes[train]), np.bincount(codes[train], weights=labels[train])
     seen = np.flatnonzero(counts)
-    means = _smoothed(sums[seen], counts[seen], final_prior)
+    means = smoothed(sums[seen], counts[seen], final_prior)
     for part in (splits.valid, splits.test):
         per_row[part] = _look_up(codes[part], seen, means, final_prior)
     return seen, means, final_prior, per_row
-
-
-def _smoothed(sums: np.ndarray, counts: np.ndarray, prior: np.ndarray | float) -> np.ndarray:
-    return (sums + TEMPORAL_SMOOTHING * prior) / (counts + TEMPORAL_SMOOTHING)
-
-
-def _sums_before(codes: np.ndarray, labels: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each row, the sum and the number of the labels of its code at strictly earlier times."""
-    order = np.lexsort((times, codes))
-    sorted_codes, sorted_times = codes[order], times[order]
-    running = np.concatenate([[0.0], np.cumsum(labels[order], dtype=np.float64)])
-    position = np.arange(len(order))
-    new_code = np.append(True, sorted_codes[1:] != sorted_codes[:-1])
-    new_time = new_code | np.append(True, sorted_times[1:] != sorted_times[:-1])
-    # Rows of one code at one time do not see each other: all of them look back from the first of them.
-    first_of_code = np.maximum.accumulate(np.where(new_code, position, 0))
-    first_of_time = np.maximum.accumulate(np.where(new_time, position, 0))
-    sums, counts = np.empty(len(order)), np.empty(len(order))
-    sums[order] = running[first_of_time] - running[first_of_code]
-    counts[order] = first_of_time - first_of_code
-    return sums, counts

@@ -29,6 +29,7 @@ from preprocessing.sources import (
     is_csv,
     movielens_files,
 )
+from preprocessing.statistics import shaping, with_statistics
 from preprocessing.synthetic import SAMPLE_PROBABILITIES, parse_probabilities
 from preprocessing.tables import Dataset
 from preprocessing.text_tables import parse_csv, parse_separated
@@ -83,6 +84,8 @@ def load_movielens(
     embedding_dim: int = 32,
     split_seed: int = 1023,
     strict_data: bool = False,
+    statistics: str = "means",
+    label_delay: float = 0.0,
 ) -> Dataset:
     """Read, split and encode MovieLens-1M.
 
@@ -92,18 +95,24 @@ def load_movielens(
 
     Args:
         path: ml-1m.zip, a folder with ratings.dat, users.dat and movies.dat, or the released CSV (.csv, .csv.gz).
-        protocol: "strict", "paper" or "temporal"; see preprocessing/protocols.py.
+        protocol: "strict", "paper", "temporal" or "online"; see preprocessing/protocols.py.
         strict_data: refuse ratings of unknown users or movies, where the default drops and counts them, and ratings
             that repeat another.
+        statistics: "means", "residuals" or "crossed"; see preprocessing/statistics.py. Residuals are crossed by genre,
+            and by gender and age.
+        label_delay: seconds until a label is known, of online.
     Raises UserError for whatever is wrong with the files.
     """
     check_protocol(protocol)
     start = time.perf_counter()
     raw = read_movielens(path, strict_data)
-    fingerprint = data_fingerprint(raw.sha256, protocol=protocol, split_seed=split_seed)
+    fields = with_statistics(protocol, statistics, USER_FIELDS, ITEM_FIELDS, "genres", ("gender", "age"))
+    shaped_by = shaping(protocol, statistics, label_delay)
+    fingerprint = data_fingerprint(raw.sha256, protocol=protocol, split_seed=split_seed, **shaped_by)
     data = encode_interactions(
-        *(as_interactions(raw), USER_FIELDS, ITEM_FIELDS, protocol, split_seed, embedding_dim, fingerprint),
+        *(as_interactions(raw), *fields, protocol, split_seed, embedding_dim, fingerprint),
         strict_data=strict_data,
+        label_delay=label_delay,
     )
     data.source, data.seconds = str(path), time.perf_counter() - start
     return data

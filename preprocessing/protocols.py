@@ -1,11 +1,15 @@
-"""The three evaluation protocols: how rows are split, and what a row may know of labels.
+"""The four evaluation protocols: how rows are split, and what a row may know of labels.
 
 paper     random 80/20; label means as the released code takes them, over the very rows being scored. LABELS LEAK.
           A dataset without label means leaks nothing; its scalers are still fitted on test, as released.
 strict    random 80/20; label means from training rows only, cross-fitted for the training rows themselves.
-temporal  first 80 % / last 20 % by time; a training row's means come from strictly earlier rows only.
+temporal  first 80 % / last 20 % by time; a training row's means come from strictly earlier rows only. A system that
+          is trained once and never hears of a label again.
+online    split as temporal; users' statistics know every earlier label, those of valid and test too, as soon as it is
+          `label_delay` seconds old. Items' statistics and all weights stand as they stood at the split: prequential
+          evaluation of a live system that counts what users do, and builds its index once.
 
-Validation is 10 % of the training part: random under paper and strict, the last by time under temporal.
+Validation is 10 % of the training part: random under paper and strict, the last by time under temporal and online.
 
 Rows of one user, item and time are twins. All of them go to one split: a random split deals out groups of twins, which
 are single rows where no row repeats another. Rows of one time are never divided between the training part and test.
@@ -19,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from preprocessing.choices import BY_TIME
 from preprocessing.errors import UserError
 from preprocessing.pairs import Pairs, Twins
 
@@ -53,7 +58,7 @@ def check_times(protocol: str, times: np.ndarray, where: str) -> None:
     """
     if times.dtype.kind not in "iuf" or len(times) == 0:
         return
-    if protocol == "temporal":
+    if protocol in BY_TIME:
         absent = np.flatnonzero(~np.isfinite(times))
         if len(absent):
             raise UserError(
@@ -73,12 +78,19 @@ def check_times(protocol: str, times: np.ndarray, where: str) -> None:
         low = high
     for (unit, count, _, largest), (other_unit, other_count, smallest, _) in itertools.pairwise(found):
         # A number that is no date, such as a 0 for a time that is not known, harms the order in time alone.
-        harms = unit != NO_DATE or protocol == "temporal"
+        harms = unit != NO_DATE or protocol in BY_TIME
         if harms and smallest >= UNIT_GAP * max(largest, 1):
             raise UserError(
                 f"{where}: expected times of one unit, got {count:,} in {unit} (such as {largest}) and {other_count:,} "
                 f"in {other_unit} (such as {smallest}); convert the ones or the others, or remove their rows."
             )
+
+
+def units_per_second(times: np.ndarray) -> float:
+    """How many of their unit make a second; numbers too small to be a date are taken for seconds."""
+    per_second = {"milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
+    latest = times.max(initial=0)
+    return per_second.get(next(unit for unit, high in UNITS.items() if latest < high), 1.0)
 
 
 def split_rows(
@@ -91,7 +103,7 @@ def split_rows(
             them, by their places.
         twins: of these rows; they stay together.
     """
-    if protocol == "temporal":
+    if protocol in BY_TIME:
         return _checked(_split_by_time(times, pairs), times)
     num_rows, group_of_row = len(times), None
     if twins is not None and len(twins.rows):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from shell import assert_refused, environment, run
 
-from preprocessing import protocols
+from preprocessing import label_means, protocols
 from preprocessing.choices import PROTOCOLS
 from preprocessing.errors import UserError
 from preprocessing.movielens import load_movielens
@@ -47,9 +47,9 @@ def test_paper_leaks_and_the_others_do_not(raw, monkeypatch, capsys):
 def test_a_leak_in_strict_is_found_and_gives_exit_code_1(raw, monkeypatch, capsys):
     monkeypatch.setattr(leaks, "read_raw", lambda dataset: raw)
     monkeypatch.setattr(
-        protocols,
+        label_means,
         "_cross_fitted_means",
-        lambda codes, labels, splits, seed, twins: protocols._released_means(codes, labels, splits, True),
+        lambda codes, labels, splits, seed, twins: label_means._released_means(codes, labels, splits, True),
     )
     assert print_leaks(["movielens"], ["strict"]) == 1
     assert capsys.readouterr().out.rstrip().endswith("YES")
