@@ -15,7 +15,7 @@ import pandas as pd
 from preprocessing.cache import cached, sha256_of_files
 from preprocessing.encode import NumberField, SparseField
 from preprocessing.errors import UserError
-from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
+from preprocessing.interactions import Fields, Interactions, check_protocol, data_fingerprint, encode_interactions
 from preprocessing.sources import AD_FEATURE, RAW_SAMPLE, USER_PROFILE, WHERE_ALIBABA_IS, packed_or_not
 from preprocessing.statistics import shaping, with_statistics
 from preprocessing.synthetic import load_probabilities, probabilities_in
@@ -99,11 +99,8 @@ def load_alibaba(
 
     def build() -> Dataset:
         raw = read_alibaba(folder, strict_data, sample_rate)
-        fields = with_statistics(
-            protocol, statistics, USER_FIELDS, ITEM_FIELDS, user_groups=("final_gender_code", "age_level")
-        )
         return encode_interactions(
-            *(raw, *fields, protocol, split_seed, embedding_dim, fingerprint),
+            *(raw, *fields_of(protocol, statistics), protocol, split_seed, embedding_dim, fingerprint),
             strict_data=strict_data,
             label_delay=label_delay,
         )
@@ -112,6 +109,12 @@ def load_alibaba(
     data = cached(cache, f"alibaba-{protocol}{'-checked' if strict_data else ''}", fingerprint, build)
     data.embedding_dim, data.source, data.seconds = embedding_dim, str(path), time.perf_counter() - start
     return data
+
+
+def fields_of(protocol: str, statistics: str = "means") -> tuple[Fields, Fields]:
+    """The users' and the ads' fields."""
+    groups = ("final_gender_code", "age_level")
+    return with_statistics(protocol, statistics, USER_FIELDS, ITEM_FIELDS, user_groups=groups)
 
 
 def read_alibaba(folder: Path, strict_data: bool = False, sample_rate: float = 1.0) -> Interactions:

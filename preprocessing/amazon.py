@@ -91,14 +91,7 @@ def load_amazon(
     def build() -> Dataset:
         raw = read_amazon(*files, strict_data=strict_data)
         return encode_interactions(
-            *(
-                raw,
-                *with_statistics(protocol, statistics, *fields_of(raw), "categories"),
-                protocol,
-                split_seed,
-                embedding_dim,
-                fingerprint,
-            ),
+            *(raw, *fields_of(raw, protocol, statistics), protocol, split_seed, embedding_dim, fingerprint),
             released_per_part=False,
             strict_data=strict_data,
             label_delay=label_delay,
@@ -110,16 +103,18 @@ def load_amazon(
     return data
 
 
-def fields_of(raw: Interactions) -> tuple[Fields, Fields]:
+def fields_of(raw: Interactions, protocol: str, statistics: str = "means") -> tuple[Fields, Fields]:
     """The users' and the items' fields; the ids, reviewerID and asin or user_id and parent_asin, are named as read."""
     user, item = raw.users.columns[0], raw.items.columns[0]
-    return {user: SparseField, "user_mean_rating": MeanField}, {
+    user_fields = {user: SparseField, "user_mean_rating": MeanField}
+    item_fields = {
         item: SparseField,
         "categories": SparseField,  # the finest one
         "item_mean_rating": MeanField,
         "price": NumberField,
         "price_missing": MissingField,
     }
+    return with_statistics(protocol, statistics, user_fields, item_fields, "categories")
 
 
 class _Reviews:

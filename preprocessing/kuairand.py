@@ -21,7 +21,7 @@ from preprocessing.download import DownloadError, download
 from preprocessing.encode import MeanField, MissingField, NumberField, SparseField, VarLenField
 from preprocessing.errors import UserError
 from preprocessing.gzip_lines import opened
-from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
+from preprocessing.interactions import Fields, Interactions, check_protocol, data_fingerprint, encode_interactions
 from preprocessing.sample_kuairand import write_kuairand_sample
 from preprocessing.sources import (
     DATA_FOLDER,
@@ -118,9 +118,8 @@ def load_kuairand(
 
     def build() -> Dataset:
         raw = read_kuairand(place, strict_data, label)
-        fields = with_statistics(protocol, statistics, USER_FIELDS, ITEM_FIELDS, "tag", ("user_active_degree",))
         return encode_interactions(
-            *(raw, *fields, protocol, split_seed, embedding_dim, fingerprint),
+            *(raw, *fields_of(protocol, statistics), protocol, split_seed, embedding_dim, fingerprint),
             released_per_part=False,
             strict_data=strict_data,
             label_delay=label_delay,
@@ -131,6 +130,11 @@ def load_kuairand(
     data = cached(cache, name, fingerprint, build)
     data.embedding_dim, data.source, data.seconds = embedding_dim, str(path), time.perf_counter() - start
     return data
+
+
+def fields_of(protocol: str, statistics: str = "means") -> tuple[Fields, Fields]:
+    """The users' and the videos' fields."""
+    return with_statistics(protocol, statistics, USER_FIELDS, ITEM_FIELDS, "tag", ("user_active_degree",))
 
 
 def read_kuairand(path: str | Path, strict_data: bool = False, label: str = "is_click") -> Interactions:

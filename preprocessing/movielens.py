@@ -17,7 +17,7 @@ from preprocessing.download import DownloadError, download
 from preprocessing.encode import MeanField, SparseField, VarLenField
 from preprocessing.errors import UserError
 from preprocessing.gzip_lines import HEAD, content_of, other_format
-from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
+from preprocessing.interactions import Fields, Interactions, check_protocol, data_fingerprint, encode_interactions
 from preprocessing.sample_movielens import write_movielens_sample
 from preprocessing.sources import (
     DATA_FOLDER,
@@ -106,7 +106,7 @@ def load_movielens(
     check_protocol(protocol)
     start = time.perf_counter()
     raw = read_movielens(path, strict_data)
-    fields = with_statistics(protocol, statistics, USER_FIELDS, ITEM_FIELDS, "genres", ("gender", "age"))
+    fields = fields_of(protocol, statistics)
     shaped_by = shaping(protocol, statistics, label_delay)
     fingerprint = data_fingerprint(raw.sha256, protocol=protocol, split_seed=split_seed, **shaped_by)
     data = encode_interactions(
@@ -116,6 +116,11 @@ def load_movielens(
     )
     data.source, data.seconds = str(path), time.perf_counter() - start
     return data
+
+
+def fields_of(protocol: str, statistics: str = "means") -> tuple[Fields, Fields]:
+    """The users' and the movies' fields."""
+    return with_statistics(protocol, statistics, USER_FIELDS, ITEM_FIELDS, "genres", ("gender", "age"))
 
 
 def as_interactions(raw: RawMovieLens) -> Interactions:

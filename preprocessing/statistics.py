@@ -177,7 +177,7 @@ class Statistics:
         """
         prior, prior_of_row = self.priors if statistic.measure == "mean" else (0.0, 0.0)
         values_of = self._values(tower, statistic.measure)
-        features = np.empty((len(self.labels), num_values), dtype=np.float32)
+        features = np.empty((len(self.labels), num_values))
         num_keys, rms = len(self.sides[tower].keys), _RootMeanSquare()
         kept_sums, kept_counts = np.empty((num_keys, num_values)), np.empty((num_keys, num_values))
         for place, indicator in enumerate(_indicators(ids, num_values)):

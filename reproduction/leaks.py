@@ -12,7 +12,9 @@ import itertools
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +23,10 @@ from tqdm import tqdm
 
 from model.IntTower import IntTower
 from preprocessing import alibaba, amazon, kuairand, movielens, sources
-from preprocessing.choices import PROTOCOLS
-from preprocessing.encode import MeanField
+from preprocessing.choices import PROTOCOLS, STATISTICS
+from preprocessing.encode import CounterField, MeanField
 from preprocessing.errors import UserError
-from preprocessing.interactions import Interactions, encode_interactions, pairs_of
+from preprocessing.interactions import Fields, Interactions, encode_interactions, pairs_of
 from preprocessing.pairs import Twins, find_twins
 from preprocessing.sample_alibaba import write_alibaba_sample
 from preprocessing.sample_amazon import write_amazon_sample
@@ -46,8 +48,7 @@ class Raw:
     """A dataset before it is split, and how its own module encodes it."""
 
     interactions: Interactions
-    user_fields: dict[str, type]
-    item_fields: dict[str, type]
+    fields_of: Callable[[str, str], tuple[Fields, Fields]]  # of a protocol and a set of statistics
     released_per_part: bool = True
 
 
@@ -85,7 +86,9 @@ class LeakCheck:
 def check_leaks(raw: Raw, protocol: str, seed: int = 7) -> LeakCheck:
     """Deal the labels of a dataset out anew, split and encode it by a protocol, train a small IntTower and rank."""
     raw = shuffle_labels(raw, seed)
-    data = encode(raw, protocol)
+    data = encode(
+        raw, protocol, "means" if protocol == "paper" else STATISTICS[-1]
+    )  # the last has what the others have
     all_labels, is_repeated, judged = data.test.labels.numpy(), *_repeated_and_judged(raw, data)
     labels = all_labels[judged]
     positives = int(labels.sum())
@@ -94,10 +97,10 @@ def check_leaks(raw: Raw, protocol: str, seed: int = 7) -> LeakCheck:
             f"{data.name}, {protocol}: expected test rows of both labels whose user and item training does not have, "
             f"got {len(labels):,} rows, {positives:,} of label 1; give more data."
         )
-    means = [
-        f.name for encoder in (data.user_encoder, data.item_encoder) for f in encoder.fields if isinstance(f, MeanField)
-    ]
-    feature_aucs = {name: auc(labels, data.test.features[name].numpy()[judged, 0]) for name in means}
+    fields = [*data.user_encoder.fields, *data.item_encoder.fields]
+    of_labels = [field for field in fields if isinstance(field, MeanField | CounterField)]
+    single = [field.name for field in of_labels if field.column(1).dimension == 1]
+    feature_aucs = {name: auc(labels, data.test.features[name].numpy()[judged, 0]) for name in single}
     seed_everything(seed)
     model = IntTower(data.user_columns, data.item_columns, dnn_hidden_units=(64, 32))
     trainer = Trainer(model, seed=seed, show_progress=False)
@@ -147,7 +150,7 @@ def shuffle_labels(raw: Raw, seed: int) -> Raw:
 
 
 def _twins(raw: Raw, times: np.ndarray) -> Twins:
-    return find_twins(pairs_of(raw.interactions, raw.user_fields, raw.item_fields), times)
+    return find_twins(pairs_of(raw.interactions, *raw.fields_of("strict", "means")), times)
 
 
 def _same_pair(raw: Raw) -> Twins:
@@ -155,12 +158,11 @@ def _same_pair(raw: Raw) -> Twins:
     return _twins(raw, np.zeros(len(raw.interactions.rows)))
 
 
-def encode(raw: Raw, protocol: str) -> Dataset:
+def encode(raw: Raw, protocol: str, statistics: str) -> Dataset:
     """The splits as the dataset's own module makes them."""
     return encode_interactions(
         raw.interactions,
-        raw.user_fields,
-        raw.item_fields,
+        *raw.fields_of(protocol, statistics),
         protocol,
         split_seed=FIRST_SEED,
         embedding_dim=32,
@@ -175,7 +177,7 @@ def read_raw(dataset: str) -> Raw:
         return _read_amazon(SOURCES[dataset].data)
     if dataset == "movielens":
         raw = movielens.as_interactions(movielens.read_movielens(movielens.locate_movielens()))
-        return Raw(raw, movielens.USER_FIELDS, movielens.ITEM_FIELDS)
+        return Raw(raw, movielens.fields_of)
     find, write = {
         "amazon": (sources.find_reviews, write_amazon_sample),
         "alibaba": (sources.find_alibaba, write_alibaba_sample),
@@ -190,16 +192,16 @@ def read_raw(dataset: str) -> Raw:
             return _read_amazon(str(place))
         if dataset == "kuairand":
             raw = kuairand.read_kuairand(sources.kuairand_files(str(place)))
-            return Raw(raw, kuairand.USER_FIELDS, kuairand.ITEM_FIELDS, released_per_part=False)
+            return Raw(raw, kuairand.fields_of, released_per_part=False)
         files = sources.alibaba_files(str(place))
         is_large = (files / sources.RAW_SAMPLE).stat().st_size > FULL_BYTES
         raw = alibaba.read_alibaba(files, sample_rate=SAMPLE_RATE if is_large else 1.0)
-        return Raw(raw, alibaba.USER_FIELDS, alibaba.ITEM_FIELDS)
+        return Raw(raw, alibaba.fields_of)
 
 
 def _read_amazon(place: str) -> Raw:
     raw = amazon.read_amazon(*amazon.locate_amazon(place))
-    return Raw(raw, *amazon.fields_of(raw), released_per_part=False)
+    return Raw(raw, partial(amazon.fields_of, raw), released_per_part=False)
 
 
 def _data_folder() -> Path:

@@ -409,7 +409,7 @@ def test_the_fingerprint_depends_on_the_files_and_on_what_shapes_the_splits(fold
         copy = shutil.copytree(folder, tmp_path / name)
         (copy / name).write_text((copy / name).read_text().replace(old, new, 1))
         others.append(load_alibaba(copy))
-    assert len({fingerprint, *(data.fingerprint for data in others)}) == 11
+    assert len({fingerprint, *(data.fingerprint for data in others)}) == 13
 
 
 # --- wrong files

@@ -319,7 +319,7 @@ def test_a_split_of_one_class_is_refused(split):
 
 
 def test_a_protocol_that_does_not_exist_is_refused():
-    with pytest.raises(UserError, match="protocol: expected one of strict, paper, temporal, got 'random'"):
+    with pytest.raises(UserError, match="protocol: expected one of strict, paper, temporal, online, got 'random'"):
         check_protocol("random")
     with pytest.raises(UserError, match="protocol: expected one of"):
         encode_interactions(by_hand("strict"), USER_FIELDS, ITEM_FIELDS, "random", SEED, 4, "")

@@ -236,7 +236,7 @@ def test_the_fingerprint_is_of_the_files_the_protocol_and_the_split_seed_and_not
         others.append(load_movielens(copy))
     others.append(load_movielens(write_csv(tmp_path / "a.csv")))
     others.append(load_movielens(write_csv(tmp_path / "b.csv", users=[(1, "F", 1, 10, "48068"), *USERS[1:]])))
-    assert len({fingerprint, *(data.fingerprint for data in others)}) == 12
+    assert len({fingerprint, *(data.fingerprint for data in others)}) == 14
 
 
 # --- wrong files
