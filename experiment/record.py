@@ -17,7 +17,7 @@ from torch import nn
 from experiment.code_version import PROJECT, code_version
 from experiment.folder import ENCODERS, RECORD, TEST_LOGITS
 from experiment.settings import TrainingSettings
-from preprocessing.encode import encoders_as_json
+from preprocessing.encode import OOV, encoders_as_json
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 from preprocessing.inputs import DenseFeat
@@ -28,6 +28,7 @@ from training.memory import peak_gpu_memory_bytes, peak_memory_bytes
 from training.metrics import auc
 from training.trainer import Trainer
 
+EARLIER_ROWS = (0, 1, 5, 10, 20, 50, 100, 200)  # where the parts of the test rows begin, by their users' earlier rows
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "deepctr-torch")
 
 
@@ -47,8 +48,16 @@ def make_record(
     test: dict,
     valid: dict,
     evaluation_seconds: float,
+    test_logits: np.ndarray,
 ) -> dict:
-    """Everything that a table or a plot may want to know of a finished run; `code` is its code_version."""
+    """Everything that a table or a plot may want to know of a finished run.
+
+    Args:
+        code: its code_version.
+        test, valid: see training.metrics.evaluate.
+        evaluation_seconds: of the test rows.
+        test_logits: (N,).
+    """
     progress, model = trainer.progress, trainer.model
     return {
         "dataset": data.name,
@@ -65,6 +74,8 @@ def make_record(
         "seed": settings.seed,
         "test": test,
         "valid": valid,
+        "strangers": _strangers(data, test_logits),
+        "by_earlier_rows": _by_earlier_rows(data, test_logits),
         "best_possible_test_auc": _best_auc(data),
         "dense_feature_test_auc": _dense_feature_auc(data),
         "epochs": progress.epoch,
@@ -134,9 +145,32 @@ def _best_auc(data: Dataset) -> float | None:
 
 def _dense_feature_auc(data: Dataset) -> dict[str, float]:
     """AUC of each dense feature taken as the score itself: what a feature that has seen the labels gives away."""
-    dense = [column.name for column in [*data.user_columns, *data.item_columns] if isinstance(column, DenseFeat)]
+    columns = [*data.user_columns, *data.item_columns]
+    dense = [column.name for column in columns if isinstance(column, DenseFeat) and column.dimension == 1]
     labels = data.test.labels.numpy()
     return {name: auc(labels, data.test.features[name].numpy()[:, 0]) for name in dense}
+
+
+def _strangers(data: Dataset, logits: np.ndarray) -> dict[str, dict[str, dict]]:
+    """Rows and AUC of the test rows whose user (or item) training has, and of the others."""
+    parts = {}
+    for tower, encoder in (("user", data.user_encoder), ("item", data.item_encoder)):
+        is_seen = data.test.features[encoder.id_column].numpy() != OOV
+        parts[tower] = {"seen": _part(data, logits, is_seen), "unseen": _part(data, logits, ~is_seen)}
+    return parts
+
+
+def _by_earlier_rows(data: Dataset, logits: np.ndarray) -> list[dict] | None:
+    """The same of the test rows by how many rows their users had before; each part from a number to the next."""
+    if data.earlier is None:
+        return None
+    bounds = zip(EARLIER_ROWS, (*EARLIER_ROWS[1:], np.inf), strict=True)
+    return [{"from": low} | _part(data, logits, (low <= data.earlier) & (data.earlier < high)) for low, high in bounds]
+
+
+def _part(data: Dataset, logits: np.ndarray, is_in: np.ndarray) -> dict:
+    labels = data.test.labels.numpy()[is_in]
+    return {"rows": len(labels), "auc": auc(labels, logits[is_in]) if len(np.unique(labels)) > 1 else None}
 
 
 def git_state() -> dict | None:

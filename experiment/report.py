@@ -36,12 +36,26 @@ def print_report(record: dict, folder: Path) -> None:
     print(f"\ntest split of {record['dataset']}{synthetic}, seed {record['seed']}, {record['device']}")
     print("  ".join(name.ljust(width) for name, width in zip(names, widths, strict=True)))
     print("  ".join(value.ljust(width) for value, width in zip(values, widths, strict=True)))
-    for line in [*_repeated_rows(record), *_remarks(record)]:
+    for line in [*_strangers(record), *_repeated_rows(record), *_remarks(record)]:
         print(line)
     # A picture that could not be drawn is not promised.
     curve = ["learning curve"] if (folder / LEARNING_CURVE).is_file() else []
     *kept, last = "record", "checkpoint", "encoders", *curve
     print(f"{', '.join(kept)} and {last}: {folder}/")
+
+
+def _strangers(record: dict) -> list[str]:
+    lines = []
+    for tower, parts in record.get("strangers", {}).items():  # none in a record of an older version
+        said = [
+            f"{auc} on {part['rows']:,} rows of {name} {tower}s"
+            for name, part in parts.items()
+            if part["rows"]
+            for auc in ["no AUC" if part["auc"] is None else f"AUC {part['auc']:.4f}"]
+        ]
+        if len(said) > 1:
+            lines.append(f"{said[0]}, {said[1]} (not in training).")
+    return lines
 
 
 def _repeated_rows(record: dict) -> list[str]:

@@ -52,7 +52,8 @@ def _train(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: 
     code = code_version(type(model))  # now: a file may be edited while it runs
     if settings.prior_bias:
         model.start_from(float(data.train.labels.mean()))
-    encoders = encoders_as_json(data.user_encoder, data.item_encoder)
+    towers = (data.user_encoder, data.item_encoder)
+    encoders = encoders_as_json(*towers)
 
     def replace_older_run() -> None:
         write_atomically(folder / ENCODERS, encoders, before=lambda: clear_run_folder(folder, settings.overwrite))
@@ -72,6 +73,8 @@ def _train(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: 
             data.user_encoder.id_column: settings.user_id_dropout,
             data.item_encoder.id_column: settings.item_id_dropout,
         },
+        unknown={e.id_column: e.unknown_statistics() for e in towers} if settings.drop_statistics else None,
+        average_decay=settings.average_decay,
         before_checkpoint=replace_older_run,
     )
     if settings.resume and (folder / CHECKPOINT).exists():
@@ -87,6 +90,6 @@ def _train(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: 
     test = evaluate(data.test.labels.numpy(), test_logits, data.test.groups)
     seconds = time.perf_counter() - start
     valid = evaluate(data.valid.labels.numpy(), trainer.predict(data.valid), data.valid.groups)
-    record = make_record(settings, data, trainer, code, test, valid, seconds)
+    record = make_record(settings, data, trainer, code, test, valid, seconds, test_logits)
     write_record(folder, record, test_logits)
     return record

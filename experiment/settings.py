@@ -116,6 +116,8 @@ LATER = {
     "validate_every": 0,
     "statistics": "means",
     "label_delay": 0.0,
+    "drop_statistics": False,
+    "average_decay": 0.0,
 }
 
 
@@ -140,6 +142,8 @@ class TrainingSettings(ModelSettings):
     prior_bias: bool = option(False, "start the logit's bias at the log odds of the training labels")
     user_id_dropout: float = option(0.0, "share of a batch's rows whose user id is made an unknown one")
     item_id_dropout: float = option(0.0, "share of a batch's rows whose item id is made an unknown one")
+    drop_statistics: bool = option(False, "an id that is dropped takes its statistics along: a stranger's are left")
+    average_decay: float = option(0.0, "share that a step keeps of an average of the weights, which is served; 0: none")
     validate_every: int = option(0, "validate after so many batches, too, and keep the best weights; 0: by epoch")
     embedding_dim: int = option(32, "size of each field's embedding")
     seed: int = option(1023, "of weights, dropout and the order of rows")
@@ -170,9 +174,13 @@ class TrainingSettings(ModelSettings):
                 raise UserError(f"{flag_name(name)}: expected a number below 2^32, got {getattr(self, name)}.")
         if self.protocol == "paper" and self.statistics != "means":
             raise UserError(f"--statistics: expected means with --protocol paper, got {self.statistics}.")
+        if self.drop_statistics and not self.user_id_dropout + self.item_id_dropout:
+            raise UserError(
+                "--drop-statistics: expected --user-id-dropout or --item-id-dropout beside it, got neither."
+            )
         if self.label_delay and self.protocol != "online":
             raise UserError(f"--label-delay: expected --protocol online beside it, got {self.protocol}.")
-        for name in ("user_id_dropout", "item_id_dropout"):
+        for name in ("user_id_dropout", "item_id_dropout", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{flag_name(name)}: expected a share in [0, 1), got {getattr(self, name)}.")
         if not (math.isfinite(self.lr) and self.lr > 0):

@@ -129,6 +129,7 @@ def _save(place: Path, data: Dataset) -> None:
             "labels_leak": data.labels_leak,
             "counts": data.counts,
             "probabilities": None if data.probabilities is None else store(data.probabilities),
+            "earlier": None if data.earlier is None else store(data.earlier),
             "tables": {split: describe(getattr(data, split)) for split in SPLITS},
         }
         manifest["checksums"] = {name: file_checksum(temporary / name) for name in [*files.values(), ENCODERS]}
@@ -170,7 +171,7 @@ def _load(place: Path, fingerprint: str) -> Dataset:
             }
             return Table(features, read(entry["labels"]), read(entry["groups"]).numpy(), read(entry["rows"]).numpy())
 
-        probabilities = manifest["probabilities"]
+        probabilities, earlier = manifest["probabilities"], manifest["earlier"]
         user_encoder, item_encoder = load_encoders(place / ENCODERS)
         return Dataset(
             name=manifest["name"],
@@ -182,6 +183,7 @@ def _load(place: Path, fingerprint: str) -> Dataset:
             fingerprint=fingerprint,
             counts=manifest["counts"],
             probabilities=None if probabilities is None else read(probabilities).numpy(),
+            earlier=None if earlier is None else read(earlier).numpy(),
         )
     except FileNotFoundError as error:
         raise _Damaged(f"expected a whole cache, got no {Path(error.filename).name}") from error

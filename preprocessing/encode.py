@@ -349,6 +349,10 @@ class TowerEncoder:
         """The raw column that names a user or an item: the first of single values."""
         return next(field.name for field in self.fields if isinstance(field, SparseField))
 
+    def unknown_statistics(self) -> dict[str, np.ndarray]:
+        """The features made of labels, each with what it is for an id that no row has: (D,) float32."""
+        return {f.name: f.unknown() for f in self.fields if isinstance(f, MeanField | CounterField)}
+
     def unknown_values(self, frame: pd.DataFrame) -> list[dict[str, object]]:
         """For each row, its raw values by column that training never saw: each becomes OOV."""
         unknown: list[dict[str, object]] = [{} for _ in range(len(frame))]

@@ -14,12 +14,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from preprocessing.choices import PROTOCOLS
+from preprocessing.choices import BY_TIME, PROTOCOLS
+from preprocessing.earlier import Earlier
 from preprocessing.encode import FIRST_ID, CrossField, MeanField, MissingField, NumberField, TowerEncoder
 from preprocessing.errors import UserError
 from preprocessing.label_means import label_means
 from preprocessing.pairs import Pairs, Twins, find_twins
 from preprocessing.protocols import (
+    Splits,
     check_both_classes,
     check_times,
     count_repeated_test_rows,
@@ -189,6 +191,7 @@ def encode_interactions(
         fingerprint=fingerprint,
         counts=raw.counts | {name: len(rows) for name, rows in vars(splits).items()} | counts,
         probabilities=None if raw.probabilities is None else raw.probabilities[splits.test],
+        earlier=_earlier_of_test(raw, splits) if protocol in BY_TIME else None,
         embedding_dim=embedding_dim,
     )
 
@@ -226,6 +229,11 @@ def _count_twins(raw: Interactions, pairs: Pairs, twins: Twins, strict_data: boo
             flush=True,
         )
     return counts
+
+
+def _earlier_of_test(raw: Interactions, splits: Splits) -> np.ndarray:
+    """(T,) how many rows the user of each test row had before it."""
+    return Earlier(raw.user_of_row, raw.times).counts()[splits.test].astype(np.int32)
 
 
 def _occurring(places: np.ndarray, size: int) -> np.ndarray:

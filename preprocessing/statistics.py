@@ -69,8 +69,9 @@ def with_statistics(
     """Both towers' fields with what a set of statistics adds to them.
 
     Args:
-        statistics: "means" adds nothing, "residuals" the residuals and counts of users and items, "crossed" the
-            users' residuals by the items' field `item_values` and the items' by the users' fields `user_groups` too.
+        statistics: "means" adds nothing. "residuals" adds the residuals and counts of users and items, and the means
+            where the data have none. "crossed" adds to these the users' residuals by the items' field `item_values`,
+            and the items' by the users' fields `user_groups`.
     Raises UserError where `paper`, which knows means alone, is to have others.
     """
     if statistics not in STATISTICS:
@@ -85,6 +86,8 @@ def with_statistics(
             if kind is MeanField and protocol in BY_TIME:
                 fields[name] = Statistic("mean")
         if statistics != "means":
+            if not {MeanField, Statistic("mean")} & set(fields.values()):  # what residuals are taken from
+                fields[f"{tower}_mean"] = Statistic("mean") if protocol in BY_TIME else MeanField
             fields |= {f"{tower}_residual": Statistic("residual"), f"{tower}_count": Statistic("count")}
     if statistics == "crossed" and item_values:
         towers["user"][f"user_residual_by_{item_values}"] = Statistic("residual", item_values)

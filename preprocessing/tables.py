@@ -92,8 +92,9 @@ class Dataset:
     `labels_leak` says that labels of the very rows that are scored shaped the features or the choice of rows.
     `fingerprint` is a sha256 over the raw files and the settings that shaped the splits. `counts` says what was read,
     dropped and kept, for the record. `probabilities` are the generator's own for the test rows where the data is
-    synthetic, (N,), else None: no model can rank better than they do. `source` is where the raw files lie, `seconds`
-    the time it took from there to here.
+    synthetic, (N,), else None: no model can rank better than they do. `earlier` is the number of rows that the user of
+    each test row had before it, (N,), where the protocol splits by time, else None. `source` is where the raw files
+    lie, `seconds` the time it took from there to here.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Dataset:
     fingerprint: str
     counts: dict[str, int] = field(default_factory=dict)
     probabilities: np.ndarray | None = None
+    earlier: np.ndarray | None = None
     embedding_dim: int = 32
     source: str = ""
     seconds: float = 0.0

@@ -52,22 +52,33 @@ class TrainedRun:
         """The raw column that names a user."""
         return self.user_encoder.id_column
 
-    def encode_users(self, frame: pd.DataFrame) -> np.ndarray:
-        """Heads (B, Q, K) float32 of raw users, a row each; a value that training never saw counts as unknown."""
-        return self._encode(self.user_encoder, self.heads.user, frame)
+    def encode_users(self, frame: pd.DataFrame, statistics: dict[str, np.ndarray] | None = None) -> np.ndarray:
+        """Heads (B, Q, K) float32 of raw users, a row each; a value that training never saw counts as unknown.
+
+        Args:
+            statistics: features, (B, D) each, in the place of those that the encoder would look up; see
+                serving/counters.py.
+        """
+        return self._encode(self.user_encoder, self.heads.user, frame, statistics)
 
     def encode_items(self, frame: pd.DataFrame) -> np.ndarray:
         """Heads (G, N, K) float32 of raw items, a row each; a value that training never saw counts as unknown."""
         return np.ascontiguousarray(self._encode(self.item_encoder, self.heads.item, frame).transpose(1, 0, 2))
 
     @torch.inference_mode()
-    def _encode(self, encoder: TowerEncoder, tower, frame: pd.DataFrame) -> np.ndarray:
+    def _encode(
+        self, encoder: TowerEncoder, tower, frame: pd.DataFrame, statistics: dict[str, np.ndarray] | None = None
+    ) -> np.ndarray:
         check_rows(frame)
         check_threads()
-        # A request is one row: it is not cut.
-        batches = [frame] if len(frame) <= BATCH else [frame.iloc[i : i + BATCH] for i in range(0, len(frame), BATCH)]
-        features = ({name: torch.from_numpy(v) for name, v in encoder.encode(rows).items()} for rows in batches)
-        return torch.cat([tower(rows) for rows in features]).numpy()
+        encoded = []
+        for start in range(0, max(len(frame), 1), BATCH):
+            rows = slice(start, start + BATCH)
+            # A request is one row: it is not cut.
+            features = encoder.encode(frame if len(frame) <= BATCH else frame.iloc[rows])
+            features |= {name: values[rows] for name, values in (statistics or {}).items()}
+            encoded.append(tower({name: torch.from_numpy(values) for name, values in features.items()}))
+        return torch.cat(encoded).numpy()
 
 
 @dataclass

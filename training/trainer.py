@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from preprocessing.encode import OOV
 from preprocessing.errors import UserError, is_out_of_memory
 from preprocessing.tables import Table
 from training import CHECKPOINT
+from training.average import WeightAverage
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import Interrupted, NonFiniteLoss
 from training.memory import keep_freed_memory
@@ -73,6 +74,10 @@ class Trainer:
         validate_every: validate after so many batches, too, and keep the weights of the best; 0: at each epoch's end.
         id_dropout: names of id features, each with the share of a batch's rows in which it becomes out-of-vocabulary
             (DropoutNet, NIPS 2017); each is drawn by itself.
+        unknown: for a name in id_dropout, features that go with it, (B,) or (B, D), and what each is then: the (D,)
+            statistics of who is not known.
+        average_decay: share of an exponential moving average of the weights that a step keeps; the average is
+            validated and kept. 0: no average.
         before_checkpoint: is called once, when the first checkpoint is written and before it takes its place: what
             stands in the run directory of an older run goes there.
     """
@@ -94,6 +99,8 @@ class Trainer:
         shuffle: bool = True,
         validate_every: int = 0,
         id_dropout: dict[str, float] | None = None,
+        unknown: dict[str, dict[str, np.ndarray]] | None = None,
+        average_decay: float = 0.0,
         before_checkpoint: Callable[[], None] | None = None,
     ):
         self.device = torch.device(device)
@@ -110,6 +117,11 @@ class Trainer:
         self.shuffle = shuffle
         self.validate_every = validate_every
         self.id_dropout = {name: share for name, share in (id_dropout or {}).items() if share}
+        self.unknown = {
+            id_name: {name: torch.as_tensor(values, device=self.device) for name, values in statistics.items()}
+            for id_name, statistics in (unknown or {}).items()
+        }
+        self.average = WeightAverage(self.model, average_decay) if average_decay else None
         self.before_checkpoint = before_checkpoint
         self.optimizer = optimizer or _adam(model, learning_rate, l2_embedding)
 
@@ -161,10 +173,13 @@ class Trainer:
                     self._stop()
         if self.best_weights:
             self.model.load_state_dict(self.best_weights)
+        elif self.average:
+            self.model.load_state_dict(self.average.weights)
         return progress
 
     def _validate(self, valid: Table) -> dict[str, float]:
-        logits = self.predict(valid)
+        with self.average.in_place() if self.average else nullcontext():
+            logits = self.predict(valid)
         if not np.isfinite(logits).all():
             raise NonFiniteLoss(
                 f"epoch {self.progress.epoch + 1}, validation: {(~np.isfinite(logits)).sum()} of {len(valid)} "
@@ -228,6 +243,8 @@ class Trainer:
             if parameter.grad is not None:
                 parameter.grad.add_(parameter.detach(), alpha=2 * weight)
         self.optimizer.step()
+        if self.average:
+            self.average.update()
         return loss.item(), auxiliary.item()
 
     def _end_epoch(self, metrics: dict[str, float], epochs: int, patience: int | None) -> None:
@@ -254,13 +271,17 @@ class Trainer:
         progress = self.progress
         if auc > progress.best_auc:
             progress.best_auc, progress.best_epoch, progress.best_batch = auc, epoch, batch
-            self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            weights = self.average.weights if self.average else self.model.state_dict()
+            self.best_weights = {name: value.detach().clone() for name, value in weights.items()}
 
     def _without_ids(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """The features of a batch, its ids out-of-vocabulary in a share of the rows."""
         for name, share in self.id_dropout.items():
             ids_B = features[name]
-            features[name] = ids_B.masked_fill(torch.rand(len(ids_B), device=self.device) < share, OOV)
+            dropped_B = torch.rand(len(ids_B), device=self.device) < share
+            features[name] = ids_B.masked_fill(dropped_B, OOV)
+            for statistic, unknown_D in self.unknown.get(name, {}).items():
+                features[statistic] = torch.where(dropped_B[:, None], unknown_D, features[statistic])
         return features
 
     def _print_epoch(self) -> None:
@@ -307,6 +328,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "rng": torch.get_rng_state(),
         }
+        if self.average:
+            state["average"] = self.average.state()
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         elif self.device.type == "mps":
@@ -324,6 +347,8 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.best_weights = state["best_model"]
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.average:
+                self.average.restore(state["average"])
         except (RuntimeError, TypeError, KeyError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
