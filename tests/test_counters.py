@@ -57,7 +57,7 @@ def test_counted_as_they_come_the_labels_of_test_give_every_test_row_the_feature
         for name, values in counters.features(now["user_id"]).items():
             assert np.array_equal(values, data.test.features[name].numpy()[now["place"]]), (time, name)
             num_compared += len(values)
-    assert num_compared > 0.9 * len(log)
+    assert num_compared > 0.5 * len(log)
 
 
 def test_a_replayed_stretch_of_the_log_is_served_with_the_scores_of_the_evaluation(
