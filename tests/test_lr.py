@@ -128,3 +128,22 @@ def test_statistics_lr_weighs_the_dense_columns_of_both_towers_and_nothing_else(
 def test_statistics_lr_of_columns_none_of_which_is_dense_is_refused():
     with pytest.raises(UserError, match=r"StatisticsLR: expected a dense column, .* got none; use LR"):
         StatisticsLR([sparse("user_id")])
+
+
+def test_statistics_lr_reads_a_vector_by_the_values_of_the_column_that_it_goes_by():
+    user = [sparse("user_id", 6), DenseFeat("user_residual_by_genres", 3), DenseFeat("age_by_hand", 1)]
+    model = StatisticsLR.from_columns(user, [varlen("genres", 5)])
+    assert [tuple(p.shape) for p in model.parameters()] == [(1,), (1,), (1,)]
+    assert model.by == {"user_residual_by_genres": "genres"}
+    with torch.no_grad():
+        model.vector_weights.fill_(2.0)
+        model.bias.fill_(-1.0)
+    rows = {
+        "user_residual_by_genres": torch.tensor([[1.0, 2.0, 4.0]] * 4),
+        "genres": torch.tensor([[2, 4, 0], [3, 0, 0], [1, 0, 0], [4, 1, 0]], dtype=torch.int32),
+        "age_by_hand": torch.zeros(4, 1),
+    }
+    # Of the ids 2, 3 and 4 the numbers are 1, 2 and 4; 0 is padding, 1 an unknown value.
+    assert model(rows).tolist() == [2 * 2.5 - 1, 2 * 2 - 1, -1, 2 * 4 - 1]
+    Trainer(model, learning_rate=0.1).step(rows, torch.tensor([1.0, 0.0, 1.0, 0.0]))
+    assert model.vector_weights.item() != 2

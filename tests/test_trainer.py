@@ -446,3 +446,78 @@ def test_an_id_is_out_of_vocabulary_in_its_share_of_a_batchs_rows_in_training_al
     assert 0.15 < is_dropped.float().mean() < 0.35
     assert (model.seen[is_dropped] == OOV).all()
     assert (users.numpy() == before).all()
+
+
+class StatisticsRecordingMeans(RatingMeans):
+    """Notes all of the rows that it is given in training mode."""
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        if self.training:
+            self.seen = features
+        return super().forward(features)
+
+
+def test_a_dropped_id_takes_its_own_statistics_along_where_that_is_asked_for(data):
+    model = StatisticsRecordingMeans()
+    unknown = {encoder.id_column: encoder.unknown_statistics() for encoder in (data.user_encoder, data.item_encoder)}
+    shares = {"user_id": 0.25, "movie_id": 0.5}
+    trainer = trainer_of(model, id_dropout=shares, unknown=unknown, batch_size=len(data.train), shuffle=False)
+    trainer.fit(data.train, epochs=1)
+    dropped = {}
+    for name, statistic, encoder in (
+        ("user_id", "user_mean_rating", data.user_encoder),
+        ("movie_id", "item_mean_rating", data.item_encoder),
+    ):
+        dropped[name] = model.seen[name] != data.train.features[name][:]
+        field = encoder.fields[-1]
+        prior = field.scaler.transform(np.array([field.prior]))[0]
+        given = model.seen[statistic][:, 0]
+        assert (given[dropped[name]] == prior).all()
+        assert torch.equal(given[~dropped[name]], data.train.features[statistic][~dropped[name], 0])
+        assert abs(dropped[name].float().mean() - shares[name]) < 0.1
+    assert not torch.equal(dropped["user_id"], dropped["movie_id"])
+
+
+def test_the_average_of_the_weights_is_what_is_validated_kept_and_left(data):
+    model = RatingMeans()
+    trainer = trainer_of(model, average_decay=0.9, learning_rate=0.1)
+    seen, expected = [], model.linear.weight.detach().clone()
+    step = trainer.step
+
+    def noting(*arguments):
+        result = step(*arguments)
+        seen.append(model.linear.weight.detach().clone())
+        return result
+
+    trainer.step = noting
+    progress = trainer.fit(data.train, data.valid, epochs=2)
+    for number, weight in enumerate(seen):
+        expected = torch.lerp(expected, weight, 1 - min(0.9, (1 + number) / (10 + number)))
+    if progress.best_epoch == 2:
+        torch.testing.assert_close(model.linear.weight.detach(), expected)
+    assert progress.best_auc == auc(data.valid.labels.numpy(), trainer.predict(data.valid))
+    assert len(seen) == 2 * NUM_BATCHES
+    assert not torch.equal(model.linear.weight, seen[progress.best_epoch * NUM_BATCHES - 1])
+
+
+def test_without_validation_the_last_average_stays_with_counts_as_they_are(data):
+    trainer = trainer_of(build(data), average_decay=0.999)
+    trainer.fit(data.train, epochs=1)  # no validation: the last average stays
+    last, average = trainer.average.weights, trainer.model.state_dict()
+    assert all(torch.equal(last[name], average[name]) for name in last)
+    counted = [name for name in last if name.endswith("num_batches_tracked")]
+    assert {last[name].item() for name in counted} == {NUM_BATCHES}
+
+
+def test_an_average_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(data, tmp_path):
+    options = {"seed": 1, "average_decay": 0.9}
+    whole = trainer_of(build(data), **options)
+    whole.fit(data.train, data.valid, epochs=3, patience=5)
+    model = build(data, StoppedIntTower)
+    model.stop_at(NUM_BATCHES + 3, send(signal.SIGINT))
+    stopped = trainer_of(model, run_dir=tmp_path, **options)
+    with pytest.raises(Interrupted):
+        stopped.fit(data.train, data.valid, epochs=3, patience=5)
+    resumed = trainer_of(build(data, seed=99), run_dir=tmp_path, **options)
+    resumed.fit(data.train, data.valid, epochs=3, patience=5, resume=True)
+    assert_same_run(resumed, whole)
