@@ -8,6 +8,7 @@ import importlib.util
 import math
 import typing
 from dataclasses import dataclass
+from typing import ClassVar
 
 from experiment.flags import as_flag, flag_name, integers, levels, option
 from model import MODELS, model_class
@@ -156,6 +157,8 @@ class TrainingSettings(ModelSettings):
     overwrite: bool = option(False, "replace the run that stands in the folder")
     tensorboard: bool = option(False, "also write each epoch for `tensorboard --logdir runs`")
 
+    # What a protocol has in the place of a default; a preset overrules it, and a flag both. No settings of models.
+    BY_PROTOCOL: ClassVar[dict[str, dict]] = {}
     # The record leaves out what shaped no number; a run may be resumed with other values of the second list.
     NOT_IN_RECORD = ("data", "output", "resume", "overwrite", "device", "checkpoint_seconds", "tensorboard")
     NOT_IN_IDENTITY = (*NOT_IN_RECORD, "epochs", "patience", "strict_data")
@@ -240,9 +243,9 @@ def parse_settings(settings: type, arguments: list[str], presets: dict[str, dict
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         group = of_models if field.name in model_fields() else parser
         group.add_argument(flag_name(field.name), default=default, **flag)
-    if presets:
-        known, _ = parser.parse_known_args(arguments)
-        parser.set_defaults(**presets.get(known.preset, {}))
+    known, _ = parser.parse_known_args(arguments)
+    preset = presets.get(known.preset, {}) if presets else {}
+    parser.set_defaults(**settings.BY_PROTOCOL.get(preset.get("protocol", known.protocol), {}), **preset)
     values = vars(parser.parse_args(arguments))
     values.pop("preset", None)
     return settings(**values)

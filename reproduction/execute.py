@@ -21,7 +21,7 @@ from preprocessing.errors import UserError
 from preprocessing.sources import ENVIRONMENT_VARIABLE
 from reproduction.folders import RUNS, record_in_folder, run_folder
 from reproduction.records import PROJECT, Records
-from reproduction.runs import Run, data_state
+from reproduction.runs import Run
 from training import CHECKPOINT
 
 LOG = "log.txt"
@@ -65,7 +65,7 @@ def only_process(folder: Path = RUNS) -> Iterator[int]:
 def expected_seconds(run: Run, records: Records) -> float | None:
     """The time that a run may take: the median of such runs' so far, else of its model's; None where there are none."""
     own = run.recorded()
-    same_model = [r for r in records.all(data_state(run.dataset, run.protocol).name) if r["model"] == run.model]
+    same_model = [r for r in records.all(run.data_state().name) if r["model"] == run.model]
     ignored = {"seed": None, "protocol": None}
     alike = [r for r in same_model if r["settings"] | ignored == own | ignored]
     same_protocol = [r for r in alike if r["protocol"] == run.protocol]
@@ -121,7 +121,7 @@ def execute(runs: list[Run], records: Records, jobs: int, device: str, lock: int
                 for child in [c for c in working if c.process.poll() is not None]:
                     working.remove(child)
                     bar.update()
-                    data = data_state(child.run.dataset, child.run.protocol)
+                    data = child.run.data_state()
                     record = record_in_folder(child.run, data, folder)
                     if child.process.returncode == 0 and record is not None:
                         records.add(record)
@@ -173,7 +173,7 @@ def _failure(child: _Child) -> str:
 
 
 def _start(run: Run, device: str, runs: Path, lock: int) -> _Child:
-    folder = run_folder(run, data_state(run.dataset, run.protocol), runs)
+    folder = run_folder(run, run.data_state(), runs)
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, *run.arguments(), "--output", str(folder), "--device", device, "--resume"]
     parent = os.getpid()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiment.folder import RECORD
 from reproduction.records import PROJECT, Records
-from reproduction.runs import DataState, Run, data_state
+from reproduction.runs import DataState, Run
 
 RUNS = PROJECT / "runs" / "reproduce"
 
@@ -21,7 +21,7 @@ def missing_runs(runs: list[Run], records: Records, folder: Path = RUNS) -> list
     """The runs that have neither a record nor a finished folder."""
     missing = []
     for run in runs:
-        data = data_state(run.dataset, run.protocol)
+        data = run.data_state()
         if records.current(run, data) is None and record_in_folder(run, data, folder) is None:
             missing.append(run)
     return missing
@@ -30,7 +30,7 @@ def missing_runs(runs: list[Run], records: Records, folder: Path = RUNS) -> list
 def collect(runs: list[Run], records: Records, folder: Path = RUNS) -> None:
     """Keep the records of finished folders that have none yet: of runs whose end was not seen."""
     for run in runs:
-        data = data_state(run.dataset, run.protocol)
+        data = run.data_state()
         if records.current(run, data) is None and (record := record_in_folder(run, data, folder)):
             records.add(record)
 

@@ -80,13 +80,13 @@ class Run:
 
     def settings(self):
         """The Settings that the dataset's script would have."""
-        return script(self.dataset).Settings(
-            data=SOURCES[self.dataset].data,
-            model=self.model,
-            protocol=self.protocol,
-            seed=self.seed,
-            **dict(self.changes),
-        )
+        chosen = {"model": self.model, "seed": self.seed, **dict(self.changes)}
+        return settings_of(self.dataset, self.protocol, **chosen)
+
+    def data_state(self) -> DataState:
+        """The data that it would be trained on, as they are here now."""
+        settings = self.settings()
+        return _data_state(self.dataset, self.protocol, *_of_data(settings))
 
     def recorded(self) -> dict:
         """The settings as they stand in the run's record."""
@@ -94,8 +94,8 @@ class Run:
 
     def arguments(self) -> list[str]:
         """The command that makes the run, after `python`: the script and the flags that are not its defaults."""
-        of_script = script(self.dataset)
-        default = of_script.Settings(model=of_script.Model.__name__)
+        default = settings_of(self.dataset, self.protocol, model=script(self.dataset).Model.__name__)
+        default.data, default.protocol = None, script(self.dataset).Settings.protocol
         chosen = {
             "data": SOURCES[self.dataset].data,
             "model": self.model,
@@ -166,14 +166,33 @@ def script(dataset: str) -> ModuleType:
     return importlib.import_module(SOURCES[dataset].script)
 
 
+def settings_of(dataset: str, protocol: str, **changes):
+    """The Settings that the dataset's script has for a protocol, with some changed."""
+    own = script(dataset).Settings.BY_PROTOCOL.get(protocol, {})
+    return script(dataset).Settings(data=SOURCES[dataset].data, protocol=protocol, **(own | changes))
+
+
+def load(dataset: str, protocol: str, **changes) -> Dataset:
+    """The splits that the dataset's script trains on under a protocol; `changes` are settings of the data."""
+    return _load(dataset, protocol, *_of_data(settings_of(dataset, protocol, **changes)))
+
+
+def data_state(dataset: str, protocol: str, **changes) -> DataState:
+    """The data that are here now; see `load`."""
+    return _data_state(dataset, protocol, *_of_data(settings_of(dataset, protocol, **changes)))
+
+
+def _of_data(settings) -> tuple[str, float]:
+    return settings.statistics, settings.label_delay
+
+
 @lru_cache(maxsize=1)
-def load(dataset: str, protocol: str) -> Dataset:
-    """The splits that the dataset's script trains on by default under a protocol."""
-    return script(dataset).load(script(dataset).Settings(data=SOURCES[dataset].data, protocol=protocol))
+def _load(dataset: str, protocol: str, statistics: str, label_delay: float) -> Dataset:
+    settings = settings_of(dataset, protocol, statistics=statistics, label_delay=label_delay)
+    return script(dataset).load(settings)
 
 
 @lru_cache
-def data_state(dataset: str, protocol: str) -> DataState:
-    """The data that are here now."""
-    data = load(dataset, protocol)
+def _data_state(dataset: str, protocol: str, statistics: str, label_delay: float) -> DataState:
+    data = _load(dataset, protocol, statistics, label_delay)
     return DataState(data.name, data.synthetic, data.fingerprint, data.checksum())
