@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from preprocessing.choices import STATISTICS
 from reproduction.runs import FIRST_SEED, Run, script
 
 # In the order of the published table, behind what has no network and no ids. LR learns slowest by far; it, too, stops
@@ -134,8 +135,31 @@ START = [
     *(_variant(name, seeds=1, **start) for name, start in _STARTS.items()),
     *(_variant(f"32 x 64 heads, {HEAD_EPOCHS} epochs: {n}", seeds=1, **_LARGE, **s) for n, s in _STARTS.items()),
 ]
+# For the protocols temporal and online: what is made of labels, and what towers learn of strangers.
+STATISTICS_SETS = [
+    _variant(f"{NAMES.get(model, model)}: {statistics}", model, 1, statistics=statistics, **TABLE_2[model])
+    for model in ("StatisticsLR", BASE, "DCN", REFERENCE)
+    for statistics in STATISTICS
+]
+_STRANGERS = {
+    "crossed": {},
+    "half of the users' ids dropped": dict(user_id_dropout=0.5),
+    "with their statistics": dict(user_id_dropout=0.5, drop_statistics=True),
+    "eight in ten": dict(user_id_dropout=0.8, drop_statistics=True),
+    "averaged weights": dict(user_id_dropout=0.5, drop_statistics=True, average_decay=0.999),
+}
+STRANGERS = [
+    _variant(f"{NAMES.get(model, model)}: {name}", model, 1, statistics="crossed", **changes)
+    for model in (BASE, "DCN", REFERENCE)
+    for name, changes in _STRANGERS.items()
+]
 DEFAULT_GROUPS = {"parts": PARTS, "cir": CIR, "heads": HEADS, "released": RELEASED}
-ABLATION = DEFAULT_GROUPS | {"start": START, "measures": MEASURES}
+ABLATION = DEFAULT_GROUPS | {
+    "start": START,
+    "measures": MEASURES,
+    "statistics": STATISTICS_SETS,
+    "strangers": STRANGERS,
+}
 
 
 def table_2_run(dataset: str, protocol: str, model: str, seed: int = FIRST_SEED) -> Run:
