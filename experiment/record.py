@@ -80,6 +80,7 @@ def make_record(
         "dense_feature_test_auc": _dense_feature_auc(data),
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
+        "best_batch": progress.best_batch,
         "data_seconds": data.seconds,
         "train_seconds": progress.seconds,
         "samples_per_second": progress.epoch * len(data.train) / progress.seconds,

@@ -43,6 +43,7 @@ class ModelSettings:
         "IntTower: what joins the towers, the FE-Block or a dot product of last layers",
         choices=INTERACTIONS,
     )
+    biases: bool = option(False, "IntTower: a bias of each user and each item, linear in its tower's input")
     cir_weight: float = option(1.0, "IntTower, DSSMCIR: weight of CIR in the loss; 0 leaves it out")
     cir_temperature: float = option(0.1, "IntTower, DSSMCIR: temperature of CIR")
     similarity: str = option(
@@ -119,6 +120,7 @@ LATER = {
     "label_delay": 0.0,
     "drop_statistics": False,
     "average_decay": 0.0,
+    "biases": False,
 }
 
 

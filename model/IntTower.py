@@ -240,6 +240,7 @@ class IntTower(Estimator):
         light_se_residual: see LightSE.
         interaction: what joins the towers: the "fe_block", or the "dot" product of their last layers, for which heads
             do not count and only the last of `levels` does.
+        biases: add a bias of the user and one of the item, each linear in its tower's input.
         cir_weight: CIR's share in the loss; 0 leaves it out.
         cir_temperature: see CIR.
         init_std: standard deviation of the initial embeddings.
@@ -265,6 +266,7 @@ class IntTower(Estimator):
         reweighting: str = "light_se",
         light_se_residual: bool = True,
         interaction: str = "fe_block",
+        biases: bool = False,
         cir_weight: float = 1.0,
         cir_temperature: float = 0.1,
         init_std: float = 0.01,
@@ -302,6 +304,13 @@ class IntTower(Estimator):
             )
         self.user_feature_names = self.user_tower.embedding.feature_names
         self.item_feature_names = self.item_tower.embedding.feature_names
+        self.biases = None
+        if biases:
+            self.biases = nn.ModuleList(
+                nn.Linear(tower.input_dim, 1, bias=False) for tower in (self.user_tower, self.item_tower)
+            )
+            for bias in self.biases:
+                nn.init.zeros_(bias.weight)
         self.cir = CIR(cir_temperature)
         self.cir_weight = cir_weight
         self.item_id = contrasted_item_id(item_feature_columns, cir_weight)
@@ -313,17 +322,22 @@ class IntTower(Estimator):
         return self.interaction.bias
 
     def encode_user(self, features: dict[str, Tensor]) -> list[Tensor]:
-        """The user's heads at each scored level: L tensors (B, H * K)."""
+        """The user's heads at each scored level: L tensors (B, H * K); with biases, the user's besides, (B, 1)."""
         layers = self.user_tower(features)
-        return self.interaction.encode_user([layers[layer] for layer in self.user_layers])
+        heads = self.interaction.encode_user([layers[layer] for layer in self.user_layers])
+        return heads if self.biases is None else [*heads, self.biases[0](layers[0])]
 
     def encode_item(self, features: dict[str, Tensor]) -> list[Tensor]:
-        """The item's heads: one tensor (B, G * K)."""
-        return self.interaction.encode_item(self.item_tower(features)[self.item_layer])
+        """The item's heads: one tensor (B, G * K); with biases, the item's besides, (B, 1)."""
+        layers = self.item_tower(features)
+        heads = self.interaction.encode_item(layers[self.item_layer])
+        return heads if self.biases is None else [*heads, self.biases[1](layers[0])]
 
     def score(self, user: list[Tensor], item: list[Tensor]) -> Tensor:
         """Logits (B,) of encoded pairs; one user or one item row meets every row of the other side."""
-        return self.interaction.score(user, item)
+        if self.biases is None:
+            return self.interaction.score(user, item)
+        return self.interaction.score(user[:-1], item[:-1]) + (user[-1] + item[-1])[:, 0]
 
     def forward(self, features: dict[str, Tensor], labels: Tensor | None = None):
         """Logits (B,); with labels, also the auxiliary losses by name, each weighted as it enters the loss."""
@@ -333,6 +347,8 @@ class IntTower(Estimator):
             return logits_B
         if not self.cir_weight:
             return logits_B, {}
+        if self.biases is not None:
+            user, item = user[:-1], item[:-1]
         user_BE, item_BE = self.interaction.contrasted(user, item)
         return logits_B, {"cir": self.cir_weight * self.cir(user_BE, item_BE, labels, features[self.item_id])}
 

@@ -77,9 +77,14 @@ class ExportedRun:
             raise UserError(f"{path}: expected the manifest of an exported run, got {error!r}; export anew.") from error
         self.user_encoder, self.item_encoder = load_encoders(self.folder / ENCODERS)
 
-    def encode_users(self, frame: pd.DataFrame) -> np.ndarray:
-        """Heads (B, Q, K) float32 of raw users, a row each; a value that training never saw counts as unknown."""
-        return self._encode(USER_TOWER, self.user_encoder, frame)
+    def encode_users(self, frame: pd.DataFrame, statistics: dict[str, np.ndarray] | None = None) -> np.ndarray:
+        """Heads (B, Q, K) float32 of raw users, a row each; a value that training never saw counts as unknown.
+
+        Args:
+            statistics: features, (B, D) each, in the place of those that the encoder would look up; see
+                serving/counters.py.
+        """
+        return self._encode(USER_TOWER, self.user_encoder, frame, statistics)
 
     def encode_items(self, frame: pd.DataFrame) -> np.ndarray:
         """Heads (G, N, K) float32 of raw items, a row each; a value that training never saw counts as unknown."""
@@ -89,9 +94,11 @@ class ExportedRun:
         """Logits (B, N) by the exported scorer; serving/maxsim.py gives the same without it."""
         return self._session(SCORER).run(None, {"user": users_BQK, "items": items_GNK})[0]
 
-    def _encode(self, tower: str, encoder: TowerEncoder, frame: pd.DataFrame) -> np.ndarray:
+    def _encode(
+        self, tower: str, encoder: TowerEncoder, frame: pd.DataFrame, statistics: dict[str, np.ndarray] | None = None
+    ) -> np.ndarray:
         check_rows(frame)
-        return self._session(tower).run(None, encoder.encode(frame))[0]
+        return self._session(tower).run(None, encoder.encode(frame) | (statistics or {}))[0]
 
     def _session(self, name: str):
         # A forked child has none of the threads of a session that was opened before, and opens its own.

@@ -3,7 +3,8 @@
     logit = sum over the user's heads of max over the item's heads of <user head, item head>, + bias
 
 IntTower is that already; its levels lie side by side. A model that compares two vectors has one head on each side, and
-what its similarity multiplies by goes into the user's.
+what its similarity multiplies by goes into the user's. Biases, b of the user and c of the item, are two more numbers of
+each head: 1 / Q and b / Q of the user's, c and 1 of the item's. Q products add up to b + c, whichever head is best.
 
 Shapes: B rows, Q user heads (H of each level side by side), G item heads, K head size.
 """
@@ -47,6 +48,7 @@ class Heads(nn.Module):
         is_divided = getattr(joint, "kind", None) == "temperature"
         self.scale = 1 / joint.log_temperature.exp().item() if is_divided else 1.0
         self.bias = joint.bias.item()
+        self.has_biases = getattr(model, "biases", None) is not None
         self.levels = _places(levels, model.levels if isinstance(joint, FEBlock) else [0])
         self._check()
 
@@ -64,22 +66,29 @@ class Heads(nn.Module):
         return self._item_heads(self.model.encode_item(features))
 
     def _user_heads(self, user: list[Tensor]) -> Tensor:
-        levels = [user[level].unflatten(1, (self.user_head, self.head_dim)) for level in self.levels]
-        return torch.cat(levels, dim=1) * self.scale
+        levels = [user[level].unflatten(1, (self.user_head, -1)) for level in self.levels]
+        heads_BQK = torch.cat(levels, dim=1) * self.scale
+        if not self.has_biases:
+            return heads_BQK
+        more_B2 = torch.cat([torch.ones_like(user[-1]), user[-1]], dim=1) / self.num_user_heads
+        return _with(more_B2, heads_BQK)
 
     def _item_heads(self, item: list[Tensor]) -> Tensor:
-        return item[-1].unflatten(1, (self.num_heads, self.head_dim))
+        heads_BGK = item[0].unflatten(1, (self.num_heads, -1))
+        if not self.has_biases:
+            return heads_BGK
+        return _with(torch.cat([item[-1], torch.ones_like(item[-1])], dim=1), heads_BGK)
 
     @torch.inference_mode()
     def _check(self) -> None:
         """Learn the head size; see that the model's own `score` is this form."""
         rows = blank_rows(self.model.columns, 4)
         user, item = self.model.encode_user(rows), self.model.encode_item(rows)
-        self.head_dim = item[-1].shape[1] // self.num_heads
+        self.head_dim = self._item_heads(item).shape[2]
         generator = torch.Generator().manual_seed(0)
         user, item = ([torch.randn(part.shape, generator=generator) for part in side] for side in (user, item))
         scored = self.model.score(user, item)
-        served, self.levels = self.levels, list(range(len(user)))
+        served, self.levels = self.levels, list(range(len(user) - self.has_biases))
         by_levels = {"all": self._score(user, item)}
         self.levels = served
         by_levels["served"] = self._score(user, item)
@@ -93,6 +102,11 @@ class Heads(nn.Module):
         users, items = self._user_heads(user), self._item_heads(item)
         scores = [maxsim(u[None].numpy(), i[:, None].numpy())[0] for u, i in zip(users, items, strict=True)]
         return torch.tensor([score.item() for score in scores]) + self.bias
+
+
+def _with(more_B2: Tensor, heads_BHK: Tensor) -> Tensor:
+    """Heads (B, H, K + 2), each with two numbers of its row behind it."""
+    return torch.cat([heads_BHK, more_B2[:, None].expand(-1, heads_BHK.shape[1], -1)], dim=2)
 
 
 def _places(levels: Levels, trained: list[int]) -> list[int]:

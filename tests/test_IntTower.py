@@ -125,3 +125,26 @@ def test_light_se_residual_is_an_option_of_the_model():
     features = random_features(ALL_COLUMNS, num_rows=6)
     with_residual, without_residual = int_tower().eval(), int_tower(light_se_residual=False).eval()
     assert not torch.allclose(with_residual(features), without_residual(features))
+
+
+def test_biases_are_linear_in_each_towers_input_and_begin_at_nothing():
+    user, item = user_columns(), item_columns()
+    torch.manual_seed(0)
+    model = IntTower(user, item, biases=True, dnn_hidden_units=(8, 4), field_dim=4).eval()
+    torch.manual_seed(0)
+    without = IntTower(user, item, dnn_hidden_units=(8, 4), field_dim=4).eval()
+    features = random_features([*user, *item], num_rows=5)
+    weights = {name: value for name, value in model.state_dict().items() if not name.startswith("biases")}
+    without.load_state_dict(weights)
+    torch.testing.assert_close(model(features), without(features))
+    with torch.no_grad():
+        for bias in model.biases:
+            torch.nn.init.normal_(bias.weight)
+    inputs = [tower(features)[0] for tower in (model.user_tower, model.item_tower)]
+    added = sum(x_BW @ bias.weight[0] for x_BW, bias in zip(inputs, model.biases, strict=True))
+    torch.testing.assert_close(model(features), without(features) + added)
+    # One user meets every item, and CIR compares heads alone.
+    one, many = model.encode_user({n: v[:1] for n, v in features.items()}), model.encode_item(features)
+    assert model.score(one, many).shape == (5,)
+    labels = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0])
+    assert torch.equal(model(features, labels)[1]["cir"], without(features, labels)[1]["cir"])

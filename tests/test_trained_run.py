@@ -33,6 +33,8 @@ def runs(tmp_path_factory, sample_folder):
         "last": {"levels": "last"},
         "dot": {"interaction": "dot"},
         "unequal": {"user_head": 3, "item_head": 2, "field_dim": 5},
+        "biases": {"biases": True, "lr": 0.01},
+        "biases-dot": {"biases": True, "interaction": "dot"},
         "DSSM": {"model": "DSSM"},
         "DSSM-dot": {"model": "DSSM", "similarity": "dot"},
         "DSSMCIR": {"model": "DSSMCIR"},
@@ -42,7 +44,10 @@ def runs(tmp_path_factory, sample_folder):
     return {name: trained(folder / name, sample_folder, **settings) for name, settings in kinds.items()}
 
 
-@pytest.mark.parametrize("name", ["IntTower", "last", "dot", "unequal", "DSSM", "DSSM-dot", "DSSMCIR", "DAT"])
+SERVED = ["IntTower", "last", "dot", "unequal", "biases", "biases-dot", "DSSM", "DSSM-dot", "DSSMCIR", "DAT"]
+
+
+@pytest.mark.parametrize("name", SERVED)
 def test_the_index_of_a_run_gives_the_logits_that_the_run_was_evaluated_with(runs, sample_folder, tmp_path, name):
     run, raw = load_run(runs[name]), read_movielens(sample_folder)
     test = load_movielens(sample_folder, embedding_dim=8).test
