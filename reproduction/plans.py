@@ -135,7 +135,8 @@ START = [
     *(_variant(name, seeds=1, **start) for name, start in _STARTS.items()),
     *(_variant(f"32 x 64 heads, {HEAD_EPOCHS} epochs: {n}", seeds=1, **_LARGE, **s) for n, s in _STARTS.items()),
 ]
-# For the protocols temporal and online: what is made of labels, and what towers learn of strangers.
+# For the protocols temporal and online: what is made of labels, and what towers learn of strangers. Of online alone: when
+# labels are known.
 STATISTICS_SETS = [
     _variant(f"{NAMES.get(model, model)}: {statistics}", model, 1, statistics=statistics, **TABLE_2[model])
     for model in ("StatisticsLR", BASE, "DCN", REFERENCE)
@@ -153,12 +154,22 @@ STRANGERS = [
     for model in (BASE, "DCN", REFERENCE)
     for name, changes in _STRANGERS.items()
 ]
+DELAYS = [
+    _variant(f"{NAMES.get(model, model)}: labels after {after}", model, 1, **(TABLE_2[model] | changes))
+    for model in ("StatisticsLR", BASE, "DCN", REFERENCE)
+    for after, changes in {
+        "0 s": dict(statistics="crossed"),
+        "an hour": dict(statistics="crossed", label_delay=3600.0),
+        "a day": dict(statistics="crossed", label_delay=86400.0),
+    }.items()
+]
 DEFAULT_GROUPS = {"parts": PARTS, "cir": CIR, "heads": HEADS, "released": RELEASED}
 ABLATION = DEFAULT_GROUPS | {
     "start": START,
     "measures": MEASURES,
     "statistics": STATISTICS_SETS,
     "strangers": STRANGERS,
+    "delays": DELAYS,
 }
 
 
@@ -182,5 +193,6 @@ def ablation(dataset: str, protocol: str, groups: list[str], num_seeds: int) -> 
     """The runs of the ablation's groups, each once."""
     # A group's last variants are its longest: started first, they leave no core idle at the end.
     variants = [variant for group in groups for variant in reversed(variants_of(dataset, group))]
+    variants = [v for v in variants if protocol == "online" or "label_delay" not in dict(v.changes)]
     runs = [run for variant in variants for run in variant.runs(dataset, protocol, num_seeds)]
     return list(dict.fromkeys(sorted(runs, key=lambda run: run.seed)))

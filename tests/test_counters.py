@@ -11,6 +11,8 @@ from tables import refusal
 from preprocessing.movielens import load_movielens, read_movielens
 from serving.build_index import build_index
 from serving.counters import UserCounters
+from serving.export import export
+from serving.exported import ExportedRun
 from serving.trained_run import load_run
 
 
@@ -75,6 +77,18 @@ def test_a_replayed_stretch_of_the_log_is_served_with_the_scores_of_the_evaluati
             assert score == pytest.approx(logits[place], abs=1e-4)
         counters.update(now["user_id"], now["movie_id"], now["label"])
     assert index.generation == generation
+
+
+def test_an_exported_run_takes_the_same_statistics(folder, raw, counters, tmp_path):
+    pytest.importorskip("onnxruntime")
+    run = load_run(folder)
+    exported = ExportedRun(export(run, tmp_path / "onnx"))
+    counters.update([1, 2, 2], [3, 4, 5], [1, 0, 1])
+    users = raw.users[:3]
+    statistics = counters.features(users["user_id"])
+    heads = exported.encode_users(users, statistics)
+    np.testing.assert_allclose(heads, run.encode_users(users, statistics), atol=1e-4)
+    assert not np.allclose(heads, exported.encode_users(users), atol=1e-4)
 
 
 def test_an_action_moves_its_user_alone_and_a_new_user_begins_with_nothing(counters):

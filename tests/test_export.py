@@ -96,6 +96,7 @@ def test_without_torch_an_exported_run_and_an_index_rank_as_with_it(served, expo
         SHUT_OUT
         + f"""
 import pandas as pd
+import serving.counters  # imports, too
 from serving.exported import ExportedRun
 from serving.item_index import ItemIndex
 run, index = ExportedRun({str(exported)!r}), ItemIndex({str(tmp_path / "index")!r})
