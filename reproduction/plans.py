@@ -135,8 +135,8 @@ START = [
     *(_variant(name, seeds=1, **start) for name, start in _STARTS.items()),
     *(_variant(f"32 x 64 heads, {HEAD_EPOCHS} epochs: {n}", seeds=1, **_LARGE, **s) for n, s in _STARTS.items()),
 ]
-# For the protocols temporal and online: what is made of labels, and what towers learn of strangers. Of online alone: when
-# labels are known.
+# For the protocols temporal and online: what is made of labels, and what towers learn of strangers; for online alone:
+# when labels are known.
 STATISTICS_SETS = [
     _variant(f"{NAMES.get(model, model)}: {statistics}", model, 1, statistics=statistics, **TABLE_2[model])
     for model in ("StatisticsLR", BASE, "DCN", REFERENCE)
