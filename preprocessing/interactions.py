@@ -101,6 +101,11 @@ def encode_interactions(
     """
     check_protocol(protocol)
     check_times(protocol, raw.times, raw.file or raw.name)
+    if protocol == "online":  # the mean of each moment is a statistic like the others
+        user_fields, item_fields = (
+            {name: Statistic("mean") if kind is MeanField else kind for name, kind in fields.items()}
+            for fields in (user_fields, item_fields)
+        )
     pairs = pairs_of(raw, user_fields, item_fields)
     twins = find_twins(pairs, raw.times)
     labels_leak = protocol == "paper" and MeanField in (*user_fields.values(), *item_fields.values())

@@ -78,17 +78,16 @@ def with_statistics(
         raise UserError(f"statistics: expected one of {', '.join(STATISTICS)}, got {statistics!r}.")
     if protocol == "paper" and statistics != "means":
         raise UserError(f"statistics: expected means under the protocol paper, got {statistics}; choose another one.")
-    if statistics == "means" and protocol != "online":
+    if statistics == "means":
         return user_fields, item_fields
     towers = {"user": dict(user_fields), "item": dict(item_fields)}
     for tower, fields in towers.items():
         for name, kind in fields.items():
             if kind is MeanField and protocol in BY_TIME:
                 fields[name] = Statistic("mean")
-        if statistics != "means":
-            if not {MeanField, Statistic("mean")} & set(fields.values()):  # what residuals are taken from
-                fields[f"{tower}_mean"] = Statistic("mean") if protocol in BY_TIME else MeanField
-            fields |= {f"{tower}_residual": Statistic("residual"), f"{tower}_count": Statistic("count")}
+        if not {MeanField, Statistic("mean")} & set(fields.values()):  # what residuals are taken from
+            fields[f"{tower}_mean"] = Statistic("mean") if protocol in BY_TIME else MeanField
+        fields |= {f"{tower}_residual": Statistic("residual"), f"{tower}_count": Statistic("count")}
     if statistics == "crossed" and item_values:
         towers["user"][f"user_residual_by_{item_values}"] = Statistic("residual", item_values)
     if statistics == "crossed" and user_groups:

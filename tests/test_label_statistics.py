@@ -221,11 +221,11 @@ def test_paper_knows_means_alone_and_a_set_that_does_not_exist_is_refused(sample
     refusal(load_movielens, sample_folder, statistics="all", fragments=("one of means, residuals, crossed, got 'all'",))
 
 
-def test_without_a_column_to_go_by_crossed_is_residuals_and_means_change_nothing_but_online():
+def test_without_a_column_to_go_by_crossed_is_residuals_and_means_change_nothing():
     user, item = {"u": SparseField, "m": MeanField}, {"i": SparseField}
     assert with_statistics("temporal", "crossed", user, item) == with_statistics("temporal", "residuals", user, item)
-    assert with_statistics("temporal", "means", user, item) == (user, item)
-    assert with_statistics("online", "means", user, item) == ({"u": SparseField, "m": Statistic("mean")}, item)
+    for protocol in BY_TIME:
+        assert with_statistics(protocol, "means", user, item) == (user, item)
     assert user == {"u": SparseField, "m": MeanField}
 
 
