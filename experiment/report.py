@@ -45,16 +45,16 @@ def print_report(record: dict, folder: Path) -> None:
 
 
 def _strangers(record: dict) -> list[str]:
+    """How users (and items) that training has and has not are ranked, where the others are one in a hundred or more."""
     lines = []
     for tower, parts in record.get("strangers", {}).items():  # none in a record of an older version
-        said = [
-            f"{auc} on {part['rows']:,} rows of {name} {tower}s"
-            for name, part in parts.items()
-            if part["rows"]
-            for auc in ["no AUC" if part["auc"] is None else f"AUC {part['auc']:.4f}"]
-        ]
-        if len(said) > 1:
-            lines.append(f"{said[0]}, {said[1]} (not in training).")
+        seen, unseen = parts["seen"], parts["unseen"]
+        if unseen["rows"] >= 0.01 * (seen["rows"] + unseen["rows"]):
+            of_seen, of_unseen = ("none" if p["auc"] is None else f"{p['auc']:.4f}" for p in (seen, unseen))
+            lines.append(
+                f"AUC on {seen['rows']:,} rows of {tower}s of training {of_seen}, on {unseen['rows']:,} of others "
+                f"{of_unseen}."
+            )
     return lines
 
 

@@ -247,7 +247,7 @@ def parse_settings(settings: type, arguments: list[str], presets: dict[str, dict
         group.add_argument(flag_name(field.name), default=default, **flag)
     known, _ = parser.parse_known_args(arguments)
     preset = presets.get(known.preset, {}) if presets else {}
-    parser.set_defaults(**settings.BY_PROTOCOL.get(preset.get("protocol", known.protocol), {}), **preset)
+    parser.set_defaults(**(settings.BY_PROTOCOL.get(preset.get("protocol", known.protocol), {}) | preset))
     values = vars(parser.parse_args(arguments))
     values.pop("preset", None)
     return settings(**values)

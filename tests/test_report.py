@@ -54,6 +54,22 @@ def test_test_rows_that_repeat_training_are_said_where_there_are_any(remarks):
     assert said(0) == ""
 
 
+def test_rows_of_users_and_items_that_training_has_not_are_said_apart_where_they_are_one_in_a_hundred(remarks):
+    def part(rows, auc=None):
+        return {"rows": rows, "auc": auc}
+
+    parts = {
+        "user": {"seen": part(4000, 0.81), "unseen": part(1000, 0.7)},
+        "item": {"seen": part(4960, 0.8), "unseen": part(40, 0.6)},
+    }
+    said = "AUC on 4,000 rows of users of training 0.8100, on 1,000 of others 0.7000."
+    assert remarks(dataset="own", strangers=parts) == said
+    parts["item"] = {"seen": part(0), "unseen": part(5000, 0.6)}
+    assert remarks(dataset="own", strangers=parts).splitlines()[1] == (
+        "AUC on 0 rows of items of training none, on 5,000 of others 0.6000."
+    )
+
+
 def test_a_share_of_the_users_is_set_beside_no_published_figure(remarks):
     said = remarks(dataset="alibaba", settings={"sample_rate": 0.1}, dense_feature_test_auc={"price": 0.5})
     assert said == "trained and tested on a share of the users: not to be compared with published figures."

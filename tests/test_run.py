@@ -2,8 +2,10 @@
 
 import dataclasses
 import errno
+import itertools
 import json
 
+import numpy as np
 import pytest
 from shell import assert_refused, environment, run, run_in_process
 from tables import refusal
@@ -11,12 +13,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train_movielens_IntTower
 from experiment.command import run_script
+from experiment.record import EARLIER_ROWS
 from experiment.settings import ON_SAMPLE
 from figure.learning_curve import draw_learning_curve
 from figure.style import subplots
 from preprocessing import sources
+from preprocessing.movielens import as_interactions, read_movielens
 from preprocessing.sources import stands_in
 from train_movielens_IntTower import Settings
+from training.metrics import auc
 
 QUICK = ("--epochs", "2", "--hidden-units", "16,8", "--batch-size", "512", "--embedding-dim", "4")
 
@@ -157,3 +162,32 @@ def test_a_model_is_named_by_its_flag_or_imported_by_the_script():
     assert Settings().choose_model(Own) is Own
     settings = dataclasses.replace(Settings(), model="DSSM")
     assert settings.choose_model(Own).__name__ == settings.model == "DSSM"
+
+
+@pytest.mark.parametrize("protocol", ["strict", "temporal", "online"])
+def test_the_record_says_how_strangers_are_ranked_and_users_by_what_they_did_before(protocol, sample_folder, tmp_path):
+    settings = Settings(
+        data=str(sample_folder), output=str(tmp_path / "run"), protocol=protocol, epochs=1, model="LR", device="cpu"
+    )
+    train_movielens_IntTower.main(settings)
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    data, logits = train_movielens_IntTower.load(settings), np.load(tmp_path / "run" / "test_logits.npy")
+    labels = data.test.labels.numpy()
+    raw = as_interactions(read_movielens(sample_folder))
+    of_raw = np.searchsorted(raw.rows, data.test.rows)
+    users, times = raw.user_of_row, raw.times
+    of_train = users[np.searchsorted(raw.rows, data.train.rows)]
+    is_seen = np.isin(users[of_raw], of_train)
+    for name, rows in (("seen", is_seen), ("unseen", ~is_seen)):
+        part = record["strangers"]["user"][name]
+        assert part["rows"] == rows.sum()
+        assert part["auc"] == (auc(labels[rows], logits[rows]) if rows.any() else None)
+    if protocol == "strict":
+        assert record["by_earlier_rows"] is None
+        return
+    earlier = np.array([np.sum((users == users[row]) & (times < times[row])) for row in of_raw])
+    bounds = [*EARLIER_ROWS, np.inf]
+    expected = [int(np.sum((low <= earlier) & (earlier < high))) for low, high in itertools.pairwise(bounds)]
+    assert [part["rows"] for part in record["by_earlier_rows"]] == expected
+    assert [part["from"] for part in record["by_earlier_rows"]] == list(EARLIER_ROWS)
+    assert sum(expected) == len(data.test)

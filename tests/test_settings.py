@@ -155,6 +155,40 @@ def test_a_number_out_of_its_range_is_refused(name, value, expected):
         dataclasses.replace(Settings(), **{name: value}).check()
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            dict(protocol="paper", statistics="crossed"),
+            "--statistics: expected means with --protocol paper, got crossed",
+        ),
+        (dict(label_delay=60.0), "--label-delay: expected --protocol online beside it, got strict"),
+        (dict(protocol="online", label_delay=-1.0), "--label-delay: expected a number of at least 0, got -1.0"),
+        (dict(drop_statistics=True), "--drop-statistics: expected --user-id-dropout or --item-id-dropout beside it"),
+        *((dict([(n, 1.0)]), "expected a share in") for n in ("user_id_dropout", "item_id_dropout", "average_decay")),
+    ],
+)
+def test_settings_of_statistics_and_strangers_that_cannot_be_meant_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        Settings(**settings).check()
+    Settings(protocol="online", statistics="crossed", label_delay=60.0, average_decay=0.9).check()
+    Settings(item_id_dropout=0.5, drop_statistics=True).check()
+
+
+def test_a_protocol_may_have_defaults_which_a_preset_overrules_and_a_flag_both():
+    own = {"online": {"statistics": "crossed", "lr": 0.5, "epochs": 7}}
+    OfProtocols = dataclasses.make_dataclass("OfProtocols", [], bases=(Settings,), namespace={"BY_PROTOCOL": own})
+
+    def chosen(*arguments):
+        settings = parse_settings(OfProtocols, list(arguments), {"released": {"lr": 0.1}}, "")
+        return settings.statistics, settings.lr, settings.epochs
+
+    assert chosen() == ("means", Settings().lr, Settings().epochs)
+    assert chosen("--protocol", "online") == ("crossed", 0.5, 7)
+    assert chosen("--protocol", "online", "--preset", "released") == ("crossed", 0.1, 7)
+    assert chosen("--protocol", "online", "--preset", "released", "--lr", "0.2", "--epochs", "9") == ("crossed", 0.2, 9)
+
+
 def test_heads_of_no_size_two_ways_to_start_and_an_unknown_device_are_refused():
     with pytest.raises(UserError, match="--user-head, --item-head, --field-dim: expected 1 or more, got 0 x 4 heads"):
         parse("--user-head", "0").check()
