@@ -13,8 +13,8 @@ What a row may know:
 strict    residuals and counts are cross-fitted as means are: a training row's come from the folds it is not in, all
           others' from the training rows.
 temporal  a training row's come from strictly earlier rows; valid rows' from train, test rows' from train and valid.
-online    items as under temporal. Users know every label, of valid and test too, of a strictly earlier row that is
-          at least `label_delay` seconds old.
+online    users know every label, of valid and test too, of a strictly earlier row that is at least `label_delay`
+          seconds old. Items are as under temporal, but that labels of training rows come as late to them.
 
 Of an event under temporal and online, the residual is taken from the other side's mean as that event's own row knows
 it: a live system can add it up when the label comes.
