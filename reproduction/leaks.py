@@ -211,6 +211,13 @@ def _data_folder() -> Path:
     return Path(named or DATA_FOLDER)
 
 
+def _furthest(aucs: dict[str, float]) -> str:
+    if not aucs:
+        return "none made of labels"
+    name = max(aucs, key=lambda name: abs(aucs[name] - 0.5))
+    return f"of {len(aucs)}, furthest {name} {aucs[name]:.4f}"
+
+
 def print_leaks(datasets: list[str], protocols: list[str]) -> int:
     """Print a line per dataset and protocol; returns 1 where a protocol other than `paper` leaks, else 0."""
     wanted = [(d, p) for d in datasets for p in PROTOCOLS if p in protocols and p in SOURCES[d].protocols]
@@ -228,7 +235,7 @@ def print_leaks(datasets: list[str], protocols: list[str]) -> int:
             check.protocol,
             f"{check.test_rows:,}",
             f"{check.model_auc:.4f}",
-            ", ".join(f"{name} {value:.4f}" for name, value in check.feature_aucs.items()) or "none made of labels",
+            _furthest(check.feature_aucs),
             f"{check.allowed:.4f}",
             check.verdict,
         )

@@ -59,7 +59,9 @@ def write_table_2(records: Records, dataset: str, protocol: str, data_name: str)
 def write_ablation(records: Records, dataset: str, protocol: str, data_name: str) -> None:
     """A table for each group of the ablation that has records, and one figure; prints the tables."""
     rows_of_group = {group: ablation_rows(records, dataset, protocol, group, data_name) for group in ABLATION}
-    rows_of_group = {group: rows for group, rows in rows_of_group.items() if _has_a_change(dataset, group, rows)}
+    rows_of_group = {
+        group: rows for group, rows in rows_of_group.items() if _has_a_change(dataset, protocol, group, rows)
+    }
     for group, rows in rows_of_group.items():
         columns = COLUMNS_OF_GROUP.get(group, SETTINGS_COLUMNS)
         title = caption(rows, data_name, protocol)
@@ -68,10 +70,10 @@ def write_ablation(records: Records, dataset: str, protocol: str, data_name: str
     draw_ablation(rows_of_group, REFERENCE, f"{data_name}, protocol {protocol}", path)
 
 
-def _has_a_change(dataset: str, group: str, rows: list[Row]) -> bool:
+def _has_a_change(dataset: str, protocol: str, group: str, rows: list[Row]) -> bool:
     """Whether any row is of another run than those of table 2, or, among the parts, of another model than IntTower."""
     named = {row["variant"] for row in rows}
-    variants = [variant for variant in variants_of(dataset, group) if variant.name in named]
+    variants = [variant for variant in variants_of(dataset, group, protocol) if variant.name in named]
     if group == "parts" and any(variant.model != REFERENCE for variant in variants):
         return True
     return any(v.run(dataset, "strict").recorded() != Run(dataset, "strict", v.model).recorded() for v in variants)

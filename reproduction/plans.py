@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from preprocessing.choices import STATISTICS
+from preprocessing.choices import BY_TIME, PROTOCOLS, STATISTICS
 from reproduction.runs import FIRST_SEED, Run, script
 
 # In the order of the published table, behind what has no network and no ids. LR learns slowest by far; it, too, stops
@@ -184,15 +184,20 @@ def table_2(dataset: str, protocol: str, models: list[str], num_seeds: int) -> l
     return [table_2_run(dataset, protocol, model, FIRST_SEED + i) for i in range(num_seeds) for model in models]
 
 
-def variants_of(dataset: str, group: str) -> list[Variant]:
-    """A group's variants, without those of a preset that the dataset's script does not have."""
+# Groups that say something under some protocols alone.
+_PROTOCOLS_OF = {"delays": ("online",), "statistics": ("strict", *BY_TIME), "strangers": ("strict", *BY_TIME)}
+
+
+def variants_of(dataset: str, group: str, protocol: str) -> list[Variant]:
+    """A group's variants: none where the protocol is not the group's, nor those of a preset that the script has not."""
+    if protocol not in _PROTOCOLS_OF.get(group, PROTOCOLS):
+        return []
     return [v for v in ABLATION[group] if v.preset is None or v.preset in script(dataset).PRESETS]
 
 
 def ablation(dataset: str, protocol: str, groups: list[str], num_seeds: int) -> list[Run]:
     """The runs of the ablation's groups, each once."""
     # A group's last variants are its longest: started first, they leave no core idle at the end.
-    variants = [variant for group in groups for variant in reversed(variants_of(dataset, group))]
-    variants = [v for v in variants if protocol == "online" or "label_delay" not in dict(v.changes)]
+    variants = [variant for group in groups for variant in reversed(variants_of(dataset, group, protocol))]
     runs = [run for variant in variants for run in variant.runs(dataset, protocol, num_seeds)]
     return list(dict.fromkeys(sorted(runs, key=lambda run: run.seed)))

@@ -50,7 +50,7 @@ def table_2_rows(records: Records, dataset: str, protocol: str, data_name: str |
 def ablation_rows(records: Records, dataset: str, protocol: str, group: str, data_name: str | None = None) -> list[Row]:
     """A group of the ablation, a row per variant that has records; in "parts" with the difference from IntTower."""
     data_name = data_name or dataset
-    variants = {variant.name: variant for variant in variants_of(dataset, group)}
+    variants = {variant.name: variant for variant in variants_of(dataset, group, protocol)}
     of_variant = {}
     for name, variant in variants.items():
         by_seed = records.by_seed(variant.run(dataset, protocol), data_name)
