@@ -1,9 +1,9 @@
 """How long a server takes to count an action, to read a user's statistics, and to save all users.
 
-    python -m benchmark.user_counters
+    OMP_NUM_THREADS=1 python -m benchmark.user_counters
 
 The test rows of MovieLens-1M come one by one, as a server sees them: a user's statistics are read, then its action is
-counted. One thread, no model.
+counted. No model takes part.
 """
 
 from __future__ import annotations
