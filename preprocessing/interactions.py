@@ -164,9 +164,12 @@ def encode_interactions(
             if kind.by:
                 ids = features[kind.by][0]
                 num_values = fitted[kind.by].column(embedding_dim).vocabulary_size - FIRST_ID
-            fitted[name], values = of_labels.fit(tower, name, kind, ids, num_values)
-            features[name] = values, None
-    encoders = {tower: TowerEncoder([fitted[name] for name in fields]) for tower, (*_, fields) in towers.items()}
+            if num_values:  # none: a column without a value, as the categories of items that have none
+                fitted[name], values = of_labels.fit(tower, name, kind, ids, num_values)
+                features[name] = values, None
+    encoders = {
+        tower: TowerEncoder([fitted[n] for n in fields if n in fitted]) for tower, (*_, fields) in towers.items()
+    }
 
     shared = {name: torch.from_numpy(values) for name, (values, tower) in features.items() if tower}
 

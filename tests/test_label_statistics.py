@@ -229,6 +229,16 @@ def test_without_a_column_to_go_by_crossed_is_residuals_and_means_change_nothing
     assert user == {"u": SparseField, "m": MeanField}
 
 
+def test_a_statistic_by_a_column_without_a_value_is_left_out(sample_folder):
+    raw = as_interactions(read_movielens(sample_folder))
+    raw.items = raw.items.assign(genres=None)
+    data = encode_interactions(raw, *fields_of("temporal", "crossed"), "temporal", 0, 4, "")
+    names = [column.name for column in data.user_columns + data.item_columns]
+    assert "user_residual_by_genres" not in names
+    assert "item_residual_by_gender_age" in names
+    assert set(names) == set(data.train.features)
+
+
 def test_a_cross_is_an_id_for_each_combination_of_training_and_knows_no_others():
     train = pd.DataFrame({"gender": ["F", "M", "M", "F"], "age": [18, 18, 25, 18]})
     field = CrossField.fit("gender_age", train)
