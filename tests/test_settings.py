@@ -316,6 +316,7 @@ def test_every_flag_of_int_tower_reaches_the_model():
         "reweighting": "senet",
         "light_se_residual": False,
         "interaction": "dot",
+        "biases": True,
         "cir_weight": 0.5,
         "cir_temperature": 0.2,
         "init_std": 0.3,
