@@ -97,10 +97,14 @@ def _plan(arguments: argparse.Namespace) -> dict[tuple[str, str], list[Run]]:
     """The runs of each dataset and protocol."""
     plan = {}
     for dataset in arguments.datasets or ["movielens"]:
+        possible = SOURCES[dataset].protocols
         # online is asked for by name: as many runs again.
-        of_table_2 = tuple(protocol for protocol in SOURCES[dataset].protocols if protocol != "online")
-        default = ("strict",) if arguments.table == "ablation" else of_table_2
-        plan |= {(dataset, p): _runs(arguments, dataset, p) for p in arguments.protocols or default}
+        default = ("strict",) if arguments.table == "ablation" else [p for p in possible if p != "online"]
+        for protocol in arguments.protocols or default:
+            if protocol in possible:
+                plan[dataset, protocol] = _runs(arguments, dataset, protocol)
+            else:
+                print(f"{dataset}: left out under {protocol}; its data can be split by {', '.join(possible)} alone.")
     for dataset, protocol in plan:
         if data_state(dataset, protocol).synthetic:
             print(f"{dataset} {protocol}: a SYNTHETIC sample, for want of real files; it says nothing of real users.")

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from shell import assert_refused, copy_of_the_project, environment, run, run_in_process, start
 
+import reproduce as script
 from experiment.folder import TEST_LOGITS
 from preprocessing.command import EXIT_BROKEN_PIPE
 from reproduce import parse
 from reproduction.execute import readable, time_left
+from reproduction.runs import DataState
 
 pytestmark = pytest.mark.slow
 
@@ -218,3 +220,14 @@ def test_times_are_written_as_a_person_says_them(seconds, text):
 )
 def test_runs_share_the_jobs_and_none_is_split(seconds, jobs, left):
     assert time_left(seconds, jobs) == left
+
+
+def test_data_are_left_out_under_a_protocol_that_cannot_split_them_and_it_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(script, "data_state", lambda dataset, protocol: DataState(dataset, False, "f", "t"))
+    words = ["--table", "2", "--datasets", "beauty", "electronics-part", "--models", "LR", "--seeds", "1"]
+    plan = script._plan(script.parse([*words, "--protocols", "strict", "temporal"]))
+    assert list(plan) == [("beauty", "strict"), ("beauty", "temporal"), ("electronics-part", "strict")]
+    assert capsys.readouterr().out == (
+        "electronics-part: left out under temporal; its data can be split by strict alone.\n"
+    )
+    assert [protocol for _, protocol in script._plan(script.parse(words))] == ["strict", "paper", "temporal", "strict"]
