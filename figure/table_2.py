@@ -4,7 +4,7 @@ from pathlib import Path
 
 from figure.style import grid, save, subplots
 
-SPLIT = {"paper": "random split", "strict": "random split", "temporal": "split by time"}
+SPLIT = {"paper": "random split", "strict": "random split", "temporal": "split by time", "online": "users kept current"}
 
 
 def draw_table_2(rows_of_protocol: dict[str, list[dict]], names: dict[str, str], path: Path) -> None:

@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Callable
 
-from reproduction.plans import NAMES
+from reproduction.plans import LABEL_DELAYS, NAMES
 from reproduction.tables import Row
 
 SIGNIFICANT = 0.05
@@ -111,6 +111,12 @@ SETTINGS_COLUMNS: Columns = {
     "gAUC": lambda row: number(row["gauc"]),
     "epochs (best)": lambda row: f"{row['epochs_run']:.0f} ({row['best_epoch']:.0f})",
     "training": lambda row: f"{row['train_minutes']:.0f} min",
+}
+DELAY_COLUMNS: Columns = {
+    "model": lambda row: NAMES.get(row["model"], row["model"]),
+    **{f"AUC, labels known {delay}": _plus_minus(f"auc {delay}") for delay in LABEL_DELAYS},
+    **{f"gAUC, {delay}": _plus_minus(f"gauc {delay}") for delay in LABEL_DELAYS},
+    "seeds": lambda row: ", ".join(str(row.get(f"seeds {delay}", 0)) for delay in LABEL_DELAYS),
 }
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from figure.ablation import draw_ablation
 from figure.learning_curves import draw_learning_curves
+from figure.live import NEVER, draw_earlier_rows, draw_label_delays
 from figure.pareto import draw_pareto
 from figure.table_2 import draw_table_2
 from model import model_class
 from preprocessing.choices import PROTOCOLS
 from preprocessing.files import write_atomically
 from reproduction.formats import (
+    DELAY_COLUMNS,
     LATENCY_COLUMNS,
     PARTS_COLUMNS,
     SETTINGS_COLUMNS,
@@ -21,13 +23,13 @@ from reproduction.formats import (
     caption,
     markdown,
 )
-from reproduction.plans import ABLATION, NAMES, REFERENCE, table_2_run, variants_of
+from reproduction.plans import ABLATION, BASE, LABEL_DELAYS, NAMES, RANKING_MODELS, REFERENCE, table_2_run, variants_of
 from reproduction.records import PROJECT, RESULTS, Records
 from reproduction.runs import Run
-from reproduction.tables import Row, ablation_rows, latency_rows, table_2_rows
+from reproduction.tables import Row, ablation_rows, delay_rows, earlier_rows_rows, latency_rows, table_2_rows
 from training.predict import is_two_tower
 
-COLUMNS_OF_GROUP = {"parts": PARTS_COLUMNS}
+COLUMNS_OF_GROUP = {"parts": PARTS_COLUMNS, "delays": DELAY_COLUMNS}
 
 
 def figures_of(records: Records) -> Path:
@@ -54,6 +56,19 @@ def write_table_2(records: Records, dataset: str, protocol: str, data_name: str)
         for row in reversed(rows)
     }
     draw_learning_curves(curves, REFERENCE, NAMES, figures / f"{data_name}_learning_curves_{protocol}.png")
+    parts = earlier_rows_rows(records, dataset, protocol, data_name)
+    of_model = {m: [part for part in parts if part["model"] == m] for m in _drawn(rows)}
+    of_model = {NAMES.get(model, model): found for model, found in of_model.items() if found}
+    if of_model:
+        path = figures / f"{data_name}_earlier_rows_{protocol}.png"
+        draw_earlier_rows(of_model, f"{data_name}, protocol {protocol}", path)
+
+
+def _drawn(rows: list[Row], measure: str = "auc") -> list[str]:
+    """The models of the figures of which few lines can be told apart: the best ranking model stands for its kind."""
+    auc_of = {row["model"]: row[measure] for row in rows if measure in row}
+    best = sorted(RANKING_MODELS & auc_of.keys(), key=auc_of.get)[-1:]
+    return [model for model in ("StatisticsLR", BASE, *best, REFERENCE) if model in auc_of]
 
 
 def write_ablation(records: Records, dataset: str, protocol: str, data_name: str) -> None:
@@ -65,9 +80,29 @@ def write_ablation(records: Records, dataset: str, protocol: str, data_name: str
     for group, rows in rows_of_group.items():
         columns = COLUMNS_OF_GROUP.get(group, SETTINGS_COLUMNS)
         title = caption(rows, data_name, protocol)
+        if group == "delays":
+            rows = delay_rows(rows)
+            _draw_delays(records, rows, dataset, data_name)
         _write_table(records.folder / data_name / f"ablation_{group}_{protocol}", title, rows, columns)
     path = figures_of(records) / f"{data_name}_ablation_{protocol}.png"
     draw_ablation(rows_of_group, REFERENCE, f"{data_name}, protocol {protocol}", path)
+
+
+def _draw_delays(records: Records, rows: list[Row], dataset: str, data_name: str) -> None:
+    """AUC by when labels are known; under temporal those of the test period never are."""
+    of_model = {row["model"]: row for row in rows}
+    for row in table_2_rows(records, dataset, "temporal", data_name):
+        if row["model"] in of_model:
+            of_model[row["model"]] |= {f"auc {NEVER}": row["auc"], f"auc {NEVER}_std": row["auc_std"]}
+    drawn = {}
+    for model in _drawn(rows, f"auc {next(iter(LABEL_DELAYS))}"):
+        row, places = of_model[model], (*LABEL_DELAYS, NEVER)
+        drawn[NAMES.get(model, model)] = {
+            place: (row[f"auc {place}"], row[f"auc {place}_std"]) for place in places if f"auc {place}" in row
+        }
+    if drawn:
+        path = figures_of(records) / f"{data_name}_label_delays.png"
+        draw_label_delays(drawn, f"{data_name}, protocol online; never: temporal", path)
 
 
 def _has_a_change(dataset: str, protocol: str, group: str, rows: list[Row]) -> bool:

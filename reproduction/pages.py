@@ -25,7 +25,7 @@ from experiment.flags import as_flag
 from experiment.settings import LATER
 from model import MODELS
 from preprocessing.files import write_atomically
-from reproduction.plans import BASE, NAMES, REFERENCE, TABLE_2, table_2_run
+from reproduction.plans import BASE, NAMES, RANKING_MODELS, REFERENCE, TABLE_2, table_2_run
 from reproduction.records import PROJECT, RESULTS, Records
 from reproduction.runs import DATA_NAMES, Run
 from reproduction.serving import quality_rows, serving_rows
@@ -33,8 +33,6 @@ from reproduction.tables import PUBLISHED, table_2_rows
 
 PAGES = tuple(sorted([PROJECT / "README.md", *PROJECT.glob("docs/*.md"), RESULTS / "README.md"]))
 CHOICES = "movielens/choices"  # runs of one seed by which settings were chosen
-
-_RANKING_MODELS = ("COLD", "WDL", "DeepFM", "DCN", "AutoInt")  # which score a pair and keep nothing of an item
 
 Columns = dict[str, Callable[[dict], str]]
 
@@ -152,7 +150,7 @@ def _every_dataset() -> tuple[list[dict], Columns]:
         return f"{of_model['auc']:.4f} / {of_model['logloss']:.4f}"
 
     def best_ranker(row: dict) -> str:
-        name = max(_RANKING_MODELS, key=lambda name: row["models"][name]["auc"])
+        name = max(sorted(RANKING_MODELS), key=lambda name: row["models"][name]["auc"])
         return f"{NAMES.get(name, name)} {measures(row, name)}"
 
     columns: Columns = {"data": lambda row: row["data"], "protocol": lambda row: f"`{row['protocol']}`"}

@@ -25,6 +25,7 @@ TABLE_2 = {
 BEYOND_MOVIELENS = {"LR": {"lr": 1e-2, "patience": 10}}
 REFERENCE = "IntTower"  # what all others are compared with
 BASE = "DSSM"  # what RelaImpr is measured from
+RANKING_MODELS = {"COLD", "WDL", "DeepFM", "DCN", "AutoInt"}  # which score a pair and keep nothing of an item
 NAMES = {
     "StatisticsLR": "LR on statistics",
     "DSSM": "Two-Tower (DSSM)",
@@ -47,9 +48,10 @@ class Variant:
     preset: str | None = None
 
     def run(self, dataset: str, protocol: str, seed: int = FIRST_SEED) -> Run:
-        """Its run with a seed."""
+        """Its run with a seed; what it does not change is as in table 2."""
         preset = script(dataset).PRESETS[self.preset] if self.preset else {}
-        return Run(dataset, protocol, self.model, seed, (*preset.items(), *self.changes))
+        changes = _of_table_2(dataset, self.model) | preset | dict(self.changes)
+        return Run(dataset, protocol, self.model, seed, tuple(changes.items()))
 
     def runs(self, dataset: str, protocol: str, num_seeds: int) -> list[Run]:
         """Its runs, one per seed."""
@@ -138,7 +140,7 @@ START = [
 # For the protocols temporal and online: what is made of labels, and what towers learn of strangers; for online alone:
 # when labels are known.
 STATISTICS_SETS = [
-    _variant(f"{NAMES.get(model, model)}: {statistics}", model, 1, statistics=statistics, **TABLE_2[model])
+    _variant(f"{NAMES.get(model, model)}: {statistics}", model, 1, statistics=statistics)
     for model in ("StatisticsLR", BASE, "DCN", REFERENCE)
     for statistics in STATISTICS
 ]
@@ -154,14 +156,11 @@ STRANGERS = [
     for model in (BASE, "DCN", REFERENCE)
     for name, changes in _STRANGERS.items()
 ]
+LABEL_DELAYS = {"at once": 0.0, "an hour later": 3600.0, "a day later": 86400.0}
 DELAYS = [
-    _variant(f"{NAMES.get(model, model)}: labels after {after}", model, 1, **(TABLE_2[model] | changes))
-    for model in ("StatisticsLR", BASE, "DCN", REFERENCE)
-    for after, changes in {
-        "0 s": dict(statistics="crossed"),
-        "an hour": dict(statistics="crossed", label_delay=3600.0),
-        "a day": dict(statistics="crossed", label_delay=86400.0),
-    }.items()
+    _variant(f"{NAMES.get(model, model)}: {name}", model, label_delay=delay)
+    for model in TABLE_2
+    for name, delay in LABEL_DELAYS.items()
 ]
 DEFAULT_GROUPS = {"parts": PARTS, "cir": CIR, "heads": HEADS, "released": RELEASED}
 ABLATION = DEFAULT_GROUPS | {
@@ -173,10 +172,14 @@ ABLATION = DEFAULT_GROUPS | {
 }
 
 
+def _of_table_2(dataset: str, model: str) -> dict:
+    """What table 2 changes of a script's defaults for a model."""
+    return TABLE_2.get(model, {}) | (BEYOND_MOVIELENS.get(model, {}) if dataset != "movielens" else {})
+
+
 def table_2_run(dataset: str, protocol: str, model: str, seed: int = FIRST_SEED) -> Run:
     """A model's run in table 2."""
-    changes = TABLE_2[model] | (BEYOND_MOVIELENS.get(model, {}) if dataset != "movielens" else {})
-    return Run(dataset, protocol, model, seed, tuple(changes.items()))
+    return Run(dataset, protocol, model, seed, tuple(_of_table_2(dataset, model).items()))
 
 
 def table_2(dataset: str, protocol: str, models: list[str], num_seeds: int) -> list[Run]:

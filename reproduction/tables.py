@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from reproduction.bootstrap import read_bootstrap
 from reproduction.latency import read_latency
-from reproduction.plans import BASE, REFERENCE, TABLE_2, table_2_run, variants_of
+from reproduction.plans import BASE, LABEL_DELAYS, REFERENCE, TABLE_2, table_2_run, variants_of
 from reproduction.records import RESULTS, Records
 from reproduction.runs import FIRST_SEED
 from reproduction.statistics import holm, mean_and_std, paired_p_value, relative_improvement
@@ -68,6 +68,34 @@ def ablation_rows(records: Records, dataset: str, protocol: str, group: str, dat
             row[f"valid_{measure}"] = mean_and_std([r["valid"][measure] for r in records])[0]
     if group == "parts":
         _compare(rows, of_variant, "difference", sign=-1, key="variant")
+    return rows
+
+
+def delay_rows(rows: list[Row]) -> list[Row]:
+    """The rows of the ablation's group "delays", one for each model: AUC, logloss and gAUC by the name of a delay."""
+    names = {delay: name for name, delay in LABEL_DELAYS.items()}
+    of_model = {}
+    for row in rows:
+        kept = {name: row[name] for name in ("model", "synthetic", "labels_leak", "device")}
+        merged = of_model.setdefault(row["model"], kept)
+        delay = names[row["label_delay"]]
+        for measure in ("auc", "logloss", "gauc"):
+            merged[f"{measure} {delay}"], merged[f"{measure} {delay}_std"] = row[measure], row[f"{measure}_std"]
+        merged[f"seeds {delay}"] = row["seeds"]
+    return list(of_model.values())
+
+
+def earlier_rows_rows(records: Records, dataset: str, protocol: str, data_name: str | None = None) -> list[Row]:
+    """AUC of table 2's models on test rows by how many earlier rows their users had: a row for each model and part."""
+    rows = []
+    for model in TABLE_2:
+        by_seed = records.by_seed(table_2_run(dataset, protocol, model), data_name or dataset)
+        of_seed = [record["by_earlier_rows"] for record in by_seed.values() if record.get("by_earlier_rows")]
+        for parts in zip(*of_seed, strict=True):
+            if all(part["auc"] is not None for part in parts):
+                auc, std = mean_and_std([part["auc"] for part in parts])
+                row = {"model": model, "from": parts[0]["from"], "rows": parts[0]["rows"]}
+                rows.append(row | {"auc": auc, "auc_std": std, "seeds": len(parts)})
     return rows
 
 

@@ -9,16 +9,17 @@ import matplotlib.image
 import pytest
 from test_records import DATA, record_of
 
+import figure.live
 import figure.table_2
 from figure.architecture import draw_architecture
 from figure.pareto import pareto_front
-from reproduction.formats import PARTS_COLUMNS, TABLE_2_COLUMNS, as_csv, is_significant, markdown
+from reproduction.formats import DELAY_COLUMNS, PARTS_COLUMNS, TABLE_2_COLUMNS, as_csv, is_significant, markdown
 from reproduction.latency import FILE as LATENCY
 from reproduction.output import write_ablation, write_latency, write_table_2
-from reproduction.plans import ABLATION, table_2_run
+from reproduction.plans import ABLATION, LABEL_DELAYS, NAMES, table_2_run
 from reproduction.records import Records
 from reproduction.runs import FIRST_SEED, DataState
-from reproduction.tables import ablation_rows, latency_rows, table_2_rows
+from reproduction.tables import ablation_rows, delay_rows, earlier_rows_rows, latency_rows, table_2_rows
 
 SYNTHETIC = DataState("movielens-synthetic", synthetic=True, fingerprint="f", tables="t")
 KINDS = ("md", "csv")
@@ -207,6 +208,46 @@ def test_every_table_and_figure_is_written(latency, capsys):
         assert image.shape[0] > 300
         assert image[..., :3].std() > 0.01, path  # something is drawn
         assert abs(image[..., 0] - image[..., 2]).max() < 0.01, path  # in black and grey
+
+
+@pytest.fixture
+def live(tmp_path) -> Records:
+    """Two models under online, whose labels an hour's or a day's delay makes .01 and .02 worse, and under temporal."""
+    records = Records(tmp_path)
+    for variant in ABLATION["delays"]:
+        start = {"IntTower": 0.88, "DCN": 0.87}.get(variant.model)
+        for i in range(2 if start else 0):
+            run = variant.run("movielens", "online", FIRST_SEED + i)
+            auc = start - 0.01 * list(LABEL_DELAYS.values()).index(run.settings().label_delay) + 0.002 * i
+            parts = [{"from": 0, "rows": 100, "auc": auc - 0.1}, {"from": 1, "rows": 900, "auc": auc}]
+            records.add(record_of(run, auc, by_earlier_rows=[*parts, {"from": 5, "rows": 0, "auc": None}], **REST))
+    records.add(record_of(table_2_run("movielens", "temporal", "IntTower"), 0.83, **REST))
+    return records
+
+
+def test_a_table_of_delays_has_a_row_for_each_model_and_a_column_for_each_delay(live):
+    dcn, ours = delay_rows(ablation_rows(live, "movielens", "online", "delays"))
+    assert (dcn["model"], ours["model"]) == ("DCN", "IntTower")
+    assert [ours[f"auc {delay}"] for delay in LABEL_DELAYS] == pytest.approx([0.881, 0.871, 0.861])
+    cells = {name: cell(ours) for name, cell in DELAY_COLUMNS.items()}
+    assert cells["AUC, labels known an hour later"] == "0.8710 ± 0.0014"
+    assert cells["seeds"] == "2, 2, 2"
+
+
+def test_auc_by_a_users_earlier_rows_is_the_mean_over_seeds_of_parts_that_have_one(live):
+    rows = [row for row in earlier_rows_rows(live, "movielens", "online") if row["model"] == "IntTower"]
+    assert [(row["from"], row["rows"], row["seeds"]) for row in rows] == [(0, 100, 2), (1, 900, 2)]
+    assert [row["auc"] for row in rows] == pytest.approx([0.781, 0.881])
+
+
+def test_the_figures_of_online_have_a_line_for_each_model_and_a_place_for_labels_that_never_come(live, monkeypatch):
+    [axes] = panels(lambda: write_ablation(live, "movielens", "online", "movielens"), monkeypatch, figure.live)
+    assert [text.get_text() for text in axes.get_xticklabels()] == [*LABEL_DELAYS, "never"]
+    lines = {container.get_label(): container.lines[0].get_ydata() for container in axes.containers}
+    assert lines["DCN"] == pytest.approx([0.871, 0.861, 0.851])
+    assert lines[NAMES.get("IntTower", "IntTower")] == pytest.approx([0.881, 0.871, 0.861, 0.83])
+    [axes] = panels(lambda: write_table_2(live, "movielens", "online", "movielens"), monkeypatch, figure.live)
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0\n(0.1k)", "1 and more\n(0.9k)"]
 
 
 def panels(draw, monkeypatch, module) -> list:
