@@ -8,6 +8,7 @@ To train another model, edit the import of Model below or name it with --model.
 
 import sys
 from dataclasses import dataclass
+from typing import ClassVar
 
 from experiment.command import read_settings, run_script
 from experiment.settings import TrainingSettings
@@ -16,7 +17,18 @@ from preprocessing.sources import movielens_files
 
 @dataclass
 class Settings(TrainingSettings):
-    """The common settings (experiment/settings.py)."""
+    """The common settings (experiment/settings.py), and what other values a split by time wants (docs/live.md)."""
+
+    BY_PROTOCOL: ClassVar[dict[str, dict]] = {
+        "temporal": dict(
+            **dict(statistics="crossed", user_id_dropout=0.5, drop_statistics=True, l2_embedding=1.0),
+            **dict(average_decay=0.998, patience=2, prior_bias=True, fe_scale="mean", cir_weight=0.0, biases=True),
+        ),
+        "online": dict(
+            **dict(statistics="crossed", l2_embedding=3.0, average_decay=0.998, patience=2),
+            **dict(prior_bias=True, fe_scale="mean", cir_weight=0.0, biases=True),
+        ),
+    }
 
     def check(self) -> None:
         """Raise UserError for a number out of its range, or data that are not where they should be."""

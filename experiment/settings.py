@@ -75,8 +75,7 @@ class ModelSettings:
 
         Raises UserError where a setting that it does not take was changed: it would have no effect.
         """
-        taken = taken_fields(model)
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}  # a script may have its own
+        taken, defaults = taken_fields(model), self.defaults()
         for name in model_fields():
             value = getattr(self, name)
             if name not in taken and _plain(value) != _plain(defaults[name]):
@@ -85,6 +84,10 @@ class ModelSettings:
                     "leave it out (a --preset may have set it), or choose a model that has it with --model."
                 )
         return {option_name: _plain(getattr(self, name)) for name, option_name in taken.items()}
+
+    def defaults(self) -> dict:
+        """What every setting is where nobody chose it; a script may have its own."""
+        return {field.name: field.default for field in dataclasses.fields(self)}
 
 
 def model_fields() -> dict[str, dataclasses.Field]:
@@ -159,7 +162,7 @@ class TrainingSettings(ModelSettings):
     overwrite: bool = option(False, "replace the run that stands in the folder")
     tensorboard: bool = option(False, "also write each epoch for `tensorboard --logdir runs`")
 
-    # What a protocol has in the place of a default; a preset overrules it, and a flag both. No settings of models.
+    # What a protocol has in the place of a default; a preset overrules it, and a flag both.
     BY_PROTOCOL: ClassVar[dict[str, dict]] = {}
     # The record leaves out what shaped no number; a run may be resumed with other values of the second list.
     NOT_IN_RECORD = ("data", "output", "resume", "overwrite", "device", "checkpoint_seconds", "tensorboard")
@@ -199,6 +202,10 @@ class TrainingSettings(ModelSettings):
                 "pip install -r requirements-tensorboard.txt, or leave the flag out."
             )
 
+    def defaults(self) -> dict:
+        """What every setting is under the protocol where nobody chose it."""
+        return super().defaults() | self.BY_PROTOCOL.get(self.protocol, {})
+
     def choose_model(self, imported: type) -> type:
         """The class that --model names, else the one that the script imports, whose name is then this setting."""
         chosen = imported if self.model in (None, imported.__name__) else model_class(self.model)
@@ -207,7 +214,7 @@ class TrainingSettings(ModelSettings):
 
     def shorten(self) -> str | None:
         """Take ON_SAMPLE's values, unless one of them was chosen otherwise; returns the flags to say so."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        defaults = self.defaults()
         if any(getattr(self, name) != defaults[name] for name in ON_SAMPLE):
             return None
         for name, value in ON_SAMPLE.items():

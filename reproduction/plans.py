@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from preprocessing.choices import BY_TIME, PROTOCOLS, STATISTICS
-from reproduction.runs import FIRST_SEED, Run, script
+from reproduction.runs import FIRST_SEED, Run, as_under_strict, script
 
 # In the order of the published table, behind what has no network and no ids. LR learns slowest by far; it, too, stops
 # by its validation AUC.
@@ -38,7 +38,8 @@ NAMES = {
 class Variant:
     """A row of the ablation: a model with some settings changed. `seeds` of None means as many as asked for.
 
-    A `preset` is taken from the dataset's script, whose settings of that name it then has.
+    A `preset` is taken from the dataset's script, whose settings of that name it then has. Where not `by_protocol`, it
+    is trained as the script trains under strict, whatever that chose for the run's protocol.
     """
 
     name: str
@@ -46,11 +47,13 @@ class Variant:
     model: str = REFERENCE
     seeds: int | None = None
     preset: str | None = None
+    by_protocol: bool = True
 
     def run(self, dataset: str, protocol: str, seed: int = FIRST_SEED) -> Run:
         """Its run with a seed; what it does not change is as in table 2."""
         preset = script(dataset).PRESETS[self.preset] if self.preset else {}
-        changes = _of_table_2(dataset, self.model) | preset | dict(self.changes)
+        changes = {} if self.by_protocol else as_under_strict(dataset, protocol, self.model)
+        changes |= _of_table_2(dataset, self.model) | preset | dict(self.changes)
         return Run(dataset, protocol, self.model, seed, tuple(changes.items()))
 
     def runs(self, dataset: str, protocol: str, num_seeds: int) -> list[Run]:
@@ -137,25 +140,13 @@ START = [
     *(_variant(name, seeds=1, **start) for name, start in _STARTS.items()),
     *(_variant(f"32 x 64 heads, {HEAD_EPOCHS} epochs: {n}", seeds=1, **_LARGE, **s) for n, s in _STARTS.items()),
 ]
-# For the protocols temporal and online: what is made of labels, and what towers learn of strangers; for online alone:
-# when labels are known.
+# What is made of labels, all else as under strict.
 STATISTICS_SETS = [
-    _variant(f"{NAMES.get(model, model)}: {statistics}", model, 1, statistics=statistics)
+    Variant(f"{NAMES.get(model, model)}: {name}", (("statistics", name),), model, seeds=1, by_protocol=False)
     for model in ("StatisticsLR", BASE, "DCN", REFERENCE)
-    for statistics in STATISTICS
+    for name in STATISTICS
 ]
-_STRANGERS = {
-    "crossed": {},
-    "half of the users' ids dropped": dict(user_id_dropout=0.5),
-    "with their statistics": dict(user_id_dropout=0.5, drop_statistics=True),
-    "eight in ten": dict(user_id_dropout=0.8, drop_statistics=True),
-    "averaged weights": dict(user_id_dropout=0.5, drop_statistics=True, average_decay=0.999),
-}
-STRANGERS = [
-    _variant(f"{NAMES.get(model, model)}: {name}", model, 1, statistics="crossed", **changes)
-    for model in (BASE, "DCN", REFERENCE)
-    for name, changes in _STRANGERS.items()
-]
+# For the protocol online: when labels are known.
 LABEL_DELAYS = {"at once": 0.0, "an hour later": 3600.0, "a day later": 86400.0}
 DELAYS = [
     _variant(f"{NAMES.get(model, model)}: {name}", model, label_delay=delay)
@@ -167,7 +158,6 @@ ABLATION = DEFAULT_GROUPS | {
     "start": START,
     "measures": MEASURES,
     "statistics": STATISTICS_SETS,
-    "strangers": STRANGERS,
     "delays": DELAYS,
 }
 
@@ -188,7 +178,7 @@ def table_2(dataset: str, protocol: str, models: list[str], num_seeds: int) -> l
 
 
 # Groups that say something under some protocols alone.
-_PROTOCOLS_OF = {"delays": ("online",), "statistics": ("strict", *BY_TIME), "strangers": ("strict", *BY_TIME)}
+_PROTOCOLS_OF = {"delays": ("online",), "statistics": ("strict", *BY_TIME)}
 
 
 def variants_of(dataset: str, group: str, protocol: str) -> list[Variant]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from experiment.code_version import PROJECT, code_version
 from experiment.flags import as_flag
+from experiment.settings import model_fields, taken_fields
 from model import model_class
 from preprocessing.choices import PROTOCOLS
 from preprocessing.sources import DATA_FOLDER, ENVIRONMENT_VARIABLE
@@ -170,6 +171,13 @@ def settings_of(dataset: str, protocol: str, **changes):
     """The Settings that the dataset's script has for a protocol, with some changed."""
     own = script(dataset).Settings.BY_PROTOCOL.get(protocol, {})
     return script(dataset).Settings(data=SOURCES[dataset].data, protocol=protocol, **(own | changes))
+
+
+def as_under_strict(dataset: str, protocol: str, model: str) -> dict:
+    """A model's settings that undo what a script has for a protocol."""
+    strict, own = settings_of(dataset, "strict"), script(dataset).Settings.BY_PROTOCOL.get(protocol, {})
+    of_others = model_fields().keys() - taken_fields(model_class(model)).keys()
+    return {name: getattr(strict, name) for name in own if name not in of_others}
 
 
 def load(dataset: str, protocol: str, **changes) -> Dataset:

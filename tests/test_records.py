@@ -179,3 +179,11 @@ def test_the_ablation_makes_no_run_twice_and_its_grids_with_one_seed():
     assert {run.seed for run in runs if dict(run.changes) == {"reweighting": "senet"}} == {1023}
     heads = {(dict(run.changes)["user_head"], dict(run.changes)["field_dim"]) for run in grid}
     assert heads == {(heads, size) for heads in (1, 2, 4, 8, 16, 32) for size in (16, 32, 64)}
+
+
+def test_statistics_are_compared_with_all_else_as_under_strict():
+    own = script("movielens").Settings.BY_PROTOCOL["temporal"]
+    for variant in ABLATION["statistics"]:
+        strict, temporal = (variant.run("movielens", p).recorded() | {"protocol": None} for p in ("strict", "temporal"))
+        assert strict == temporal
+    assert own.keys() & Run("movielens", "temporal", "IntTower").recorded().keys() == own.keys()

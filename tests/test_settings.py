@@ -189,6 +189,20 @@ def test_a_protocol_may_have_defaults_which_a_preset_overrules_and_a_flag_both()
     assert chosen("--protocol", "online", "--preset", "released", "--lr", "0.2", "--epochs", "9") == ("crossed", 0.2, 9)
 
 
+def test_a_model_takes_no_notice_of_a_protocols_settings_that_it_does_not_have_but_refuses_those_that_were_chosen():
+    own = {"online": {"biases": True, "lr": 0.5}}
+    OfProtocols = dataclasses.make_dataclass("OfProtocols", [], bases=(Settings,), namespace={"BY_PROTOCOL": own})
+    ours, theirs = (
+        parse_settings(OfProtocols, ["--protocol", "online", *flags], {}, "") for flags in ([], ["--no-biases"])
+    )
+    assert ours.model_options(model_class("IntTower"))["biases"]
+    assert "biases" not in ours.model_options(model_class("DCN"))
+    assert "biases" not in ours.recorded(model_class("DCN"))
+    assert not theirs.model_options(model_class("IntTower"))["biases"]
+    with pytest.raises(UserError, match="--no-biases: expected a setting of DCN"):
+        theirs.model_options(model_class("DCN"))
+
+
 def test_heads_of_no_size_two_ways_to_start_and_an_unknown_device_are_refused():
     with pytest.raises(UserError, match="--user-head, --item-head, --field-dim: expected 1 or more, got 0 x 4 heads"):
         parse("--user-head", "0").check()
