@@ -52,7 +52,7 @@ def main(arguments: argparse.Namespace) -> None:
     print("".join(f"{name:>22}" if i > 1 else f"{name:26}" for i, name in enumerate(head)))
     for dataset in arguments.datasets:
         for protocol in (p for p in SOURCES[dataset].protocols if p != "paper"):
-            data = load(dataset, protocol)
+            data = load(dataset, protocol, statistics="means")
             means = [field.name for field in data.user_encoder.fields if isinstance(field, MeanField)]
             if not means:
                 continue

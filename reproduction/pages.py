@@ -129,6 +129,37 @@ def _tuning() -> tuple[list[dict], Columns]:
     }  # fmt: skip
 
 
+def _by_time(protocol: str) -> tuple[list[dict], Columns]:
+    """The runs by which the settings of a protocol by time were chosen, the last rows the chosen ones."""
+    chosen = [_first_run(model, protocol) for model in ("DCN", REFERENCE)]
+    tried = [r for r in _choices("time") if r["protocol"] == protocol]
+    settings = {id(r): LATER | r["settings"] for r in [*tried, *chosen]}
+    records = sorted([*tried, *chosen], key=lambda r: (list(TABLE_2).index(r["model"]), r["valid"]["auc"]))
+
+    def setting(name: str) -> Callable[[dict], str]:
+        return lambda r: f"{value:g}" if (value := settings[id(r)].get(name)) else "-"
+
+    def dropped(r: dict) -> str:
+        share = setting("user_id_dropout")(r)
+        return share + (" with statistics" if settings[id(r)]["drop_statistics"] else "")
+
+    def of_users(kind: str) -> Callable[[dict], str]:
+        return lambda r: f"{r['strangers']['user'][kind]['auc']:.4f}"
+
+    columns: Columns = {
+        "model": lambda r: NAMES.get(r["model"], r["model"]),
+        "statistics": lambda r: settings[id(r)]["statistics"],
+        "ids dropped": dropped,
+        "L2": setting("l2_embedding"),
+        "averaged": setting("average_decay"),
+        "biases": lambda r: "yes" if settings[id(r)]["biases"] else "-",
+        "CIR": setting("cir_weight"),
+        "FE-Block": lambda r: r["settings"].get("fe_input", "-"),
+    }
+    seen = {"test AUC, seen users": of_users("seen"), "unseen": of_users("unseen")}
+    return records, columns | _VALIDATION | {"test AUC": _MEASURES["test AUC"]} | seen | _EFFORT
+
+
 def _handicaps() -> tuple[list[dict], Columns]:
     records = [*_choices("handicaps"), *(_first_run("DSSM", protocol) for protocol in ("strict", "paper"))]
     records.sort(key=lambda r: (r["protocol"], r["test"]["auc"]))
@@ -166,6 +197,8 @@ RUNS = {
     "variations": _variations,
     "tuning": _tuning,
     "handicaps": _handicaps,
+    "temporal": functools.partial(_by_time, "temporal"),
+    "online": functools.partial(_by_time, "online"),
     "serving": serving_rows,
     "quality": quality_rows,
 }
