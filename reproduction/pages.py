@@ -151,6 +151,7 @@ def _by_time(protocol: str) -> tuple[list[dict], Columns]:
         "statistics": lambda r: settings[id(r)]["statistics"],
         "ids dropped": dropped,
         "L2": setting("l2_embedding"),
+        "bias at prior": lambda r: "yes" if settings[id(r)]["prior_bias"] else "-",
         "averaged": setting("average_decay"),
         "biases": lambda r: "yes" if settings[id(r)]["biases"] else "-",
         "CIR": setting("cir_weight"),
