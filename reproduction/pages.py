@@ -130,7 +130,7 @@ def _tuning() -> tuple[list[dict], Columns]:
 
 
 def _by_time(protocol: str) -> tuple[list[dict], Columns]:
-    """The runs by which the settings of a protocol by time were chosen, the last rows the chosen ones."""
+    """The runs by which the settings of a protocol by time were chosen, the chosen ones in bold."""
     chosen = [_first_run(model, protocol) for model in ("DCN", REFERENCE)]
     tried = [r for r in _choices("time") if r["protocol"] == protocol]
     settings = {id(r): LATER | r["settings"] for r in [*tried, *chosen]}
@@ -147,7 +147,7 @@ def _by_time(protocol: str) -> tuple[list[dict], Columns]:
         return lambda r: f"{r['strangers']['user'][kind]['auc']:.4f}"
 
     columns: Columns = {
-        "model": lambda r: NAMES.get(r["model"], r["model"]),
+        "model": lambda r: f"**{r['model']}**" if r in chosen else r["model"],
         "statistics": lambda r: settings[id(r)]["statistics"],
         "ids dropped": dropped,
         "L2": setting("l2_embedding"),
