@@ -8,6 +8,7 @@ To train another model, edit the import of Model below or name it with --model.
 
 import sys
 from dataclasses import dataclass
+from typing import ClassVar
 
 from experiment.command import read_settings, run_script
 from experiment.flags import changed, option
@@ -33,6 +34,7 @@ class Settings(TrainingSettings):
     l2_embedding: float = changed(TrainingSettings, "l2_embedding", 10.0)
     cir_weight: float = changed(TrainingSettings, "cir_weight", 0.0)
 
+    BY_PROTOCOL: ClassVar[dict[str, dict]] = {"online": dict(statistics="crossed")}  # see docs/live.md
     NOT_IN_RECORD = (*TrainingSettings.NOT_IN_RECORD, "cache")
     NOT_IN_IDENTITY = (*TrainingSettings.NOT_IN_IDENTITY, "cache")
 

@@ -131,7 +131,8 @@ def _tuning() -> tuple[list[dict], Columns]:
 
 def _by_time(protocol: str) -> tuple[list[dict], Columns]:
     """The runs by which the settings of a protocol by time were chosen, the chosen ones in bold."""
-    chosen = [_first_run(model, protocol) for model in ("DCN", REFERENCE)]
+    found = [Records().find(table_2_run("movielens", protocol, model)) for model in ("DCN", REFERENCE)]
+    chosen = [record for record in found if record is not None]
     tried = [r for r in _choices("time") if r["protocol"] == protocol]
     settings = {id(r): LATER | r["settings"] for r in [*tried, *chosen]}
     records = sorted([*tried, *chosen], key=lambda r: (list(TABLE_2).index(r["model"]), r["valid"]["auc"]))
@@ -140,8 +141,9 @@ def _by_time(protocol: str) -> tuple[list[dict], Columns]:
         return lambda r: f"{value:g}" if (value := settings[id(r)].get(name)) else "-"
 
     def dropped(r: dict) -> str:
-        share = setting("user_id_dropout")(r)
-        return share + (" with statistics" if settings[id(r)]["drop_statistics"] else "")
+        shares = {"users": settings[id(r)]["user_id_dropout"], "items": settings[id(r)]["item_id_dropout"]}
+        text = ", ".join(f"{share:g} of {side}" for side, share in shares.items() if share) or "-"
+        return text + (" with statistics" if settings[id(r)]["drop_statistics"] else "")
 
     def of_users(kind: str) -> Callable[[dict], str]:
         return lambda r: f"{r['strangers']['user'][kind]['auc']:.4f}"
@@ -172,7 +174,7 @@ def _every_dataset() -> tuple[list[dict], Columns]:
     """AUC and logloss of three models and of the best of the others, a row for each data set and protocol."""
     records, rows = Records(), []
     for dataset, data_name in DATA_NAMES.items():
-        for protocol in ("strict", "temporal"):
+        for protocol in ("strict", "temporal", "online"):
             of_model = {row["model"]: row for row in table_2_rows(records, dataset, protocol, data_name)}
             if of_model.keys() == TABLE_2.keys():
                 rows.append({"data": data_name, "protocol": protocol, "models": of_model})
