@@ -27,10 +27,10 @@ def draw_earlier_rows(rows_of_model: dict[str, list[dict]], title: str, path: Pa
     places = [low for low, _ in parts]
     for (model, rows), style in zip(rows_of_model.items(), STYLES, strict=False):
         _line(axes, model, [places.index(r["from"]) for r in rows], [(r["auc"], r["auc_std"]) for r in rows], style)
-    highs = [f"to {low - 1:,}" if low > places[i] + 1 else "" for i, low in enumerate(places[1:])]
-    names = [f"{low:,} {high}".strip() for low, high in zip(places, [*highs, "and more"], strict=True)]
+    highs = [f"-{low - 1:,}" if low > places[i] + 1 else "" for i, low in enumerate(places[1:])]
+    names = [f"{low:,}{high}" for low, high in zip(places, [*highs, "+"], strict=True)]
     labels = [f"{name}\n({rows / 1000:,.1f}k)" for name, (_, rows) in zip(names, parts, strict=True)]
-    axes.set_xticks(range(len(places)), labels, fontsize=8)
+    axes.set_xticks(range(len(places)), labels)
     axes.set_xlabel("rows of the user before the test row (thousands of test rows)")
     _finish(figure, axes, title, path)
 

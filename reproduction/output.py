@@ -25,7 +25,7 @@ from reproduction.formats import (
 )
 from reproduction.plans import ABLATION, BASE, LABEL_DELAYS, NAMES, RANKING_MODELS, REFERENCE, table_2_run, variants_of
 from reproduction.records import PROJECT, RESULTS, Records
-from reproduction.runs import Run
+from reproduction.runs import Run, settings_of
 from reproduction.tables import Row, ablation_rows, delay_rows, earlier_rows_rows, latency_rows, table_2_rows
 from training.predict import is_two_tower
 
@@ -90,19 +90,21 @@ def write_ablation(records: Records, dataset: str, protocol: str, data_name: str
 
 def _draw_delays(records: Records, rows: list[Row], dataset: str, data_name: str) -> None:
     """AUC by when labels are known; under temporal those of the test period never are."""
-    of_model = {row["model"]: row for row in rows}
-    for row in table_2_rows(records, dataset, "temporal", data_name):
-        if row["model"] in of_model:
-            of_model[row["model"]] |= {f"auc {NEVER}": row["auc"], f"auc {NEVER}_std": row["auc_std"]}
+    of_model, places = {row["model"]: row for row in rows}, list(LABEL_DELAYS)
+    title = f"{data_name}, protocol online"
+    if settings_of(dataset, "temporal").statistics == settings_of(dataset, "online").statistics:
+        places, title = [*places, NEVER], f"{title}; {NEVER}: temporal"
+        for row in table_2_rows(records, dataset, "temporal", data_name):
+            if row["model"] in of_model:
+                of_model[row["model"]] |= {f"auc {NEVER}": row["auc"], f"auc {NEVER}_std": row["auc_std"]}
     drawn = {}
-    for model in _drawn(rows, f"auc {next(iter(LABEL_DELAYS))}"):
-        row, places = of_model[model], (*LABEL_DELAYS, NEVER)
+    for model in _drawn(rows, f"auc {places[0]}"):
+        row = of_model[model]
         drawn[NAMES.get(model, model)] = {
             place: (row[f"auc {place}"], row[f"auc {place}_std"]) for place in places if f"auc {place}" in row
         }
     if drawn:
-        path = figures_of(records) / f"{data_name}_label_delays.png"
-        draw_label_delays(drawn, f"{data_name}, protocol online; never: temporal", path)
+        draw_label_delays(drawn, title, figures_of(records) / f"{data_name}_label_delays.png")
 
 
 def _has_a_change(dataset: str, protocol: str, group: str, rows: list[Row]) -> bool:

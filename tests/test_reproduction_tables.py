@@ -247,7 +247,7 @@ def test_the_figures_of_online_have_a_line_for_each_model_and_a_place_for_labels
     assert lines["DCN"] == pytest.approx([0.871, 0.861, 0.851])
     assert lines[NAMES.get("IntTower", "IntTower")] == pytest.approx([0.881, 0.871, 0.861, 0.83])
     [axes] = panels(lambda: write_table_2(live, "movielens", "online", "movielens"), monkeypatch, figure.live)
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["0\n(0.1k)", "1 and more\n(0.9k)"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0\n(0.1k)", "1+\n(0.9k)"]
 
 
 def panels(draw, monkeypatch, module) -> list:
