@@ -75,10 +75,11 @@ class ModelSettings:
 
         Raises UserError where a setting that it does not take was changed: it would have no effect.
         """
-        taken, defaults = taken_fields(model), self.defaults()
+        taken, of_script, defaults = taken_fields(model), ModelSettings.defaults(self), self.defaults()
         for name in model_fields():
             value = getattr(self, name)
-            if name not in taken and _plain(value) != _plain(defaults[name]):
+            # Settings that no flags were read into have the script's values in the place of the protocol's.
+            if name not in taken and _plain(value) not in (_plain(of_script[name]), _plain(defaults[name])):
                 raise UserError(
                     f"{as_flag(name, value)}: expected a setting of {model.__name__}, got one that it does not have; "
                     "leave it out (a --preset may have set it), or choose a model that has it with --model."

@@ -49,10 +49,9 @@ def write_table_2(records: Records, dataset: str, protocol: str, data_name: str)
         title += " The published numbers were measured under a leak, so they are not comparable."
     _write_table(records.folder / data_name / f"table_2_{protocol}", title, rows, columns)
     figures = figures_of(records)
-    every = {p: table_2_rows(records, dataset, p, data_name) for p in PROTOCOLS}
-    compared = {p: of_p for p, of_p in every.items() if any(row["model"] == REFERENCE for row in of_p)}
-    if compared:
-        draw_table_2(compared, NAMES, figures / f"{data_name}_table_2.png")
+    every = {p: of_p for p in PROTOCOLS if (of_p := table_2_rows(records, dataset, p, data_name))}
+    compared = {p: of_p for p, of_p in every.items() if len(of_p) > 1} or every
+    draw_table_2(compared, NAMES, figures / f"{data_name}_table_2.png")
     curves = {
         row["model"]: list(records.by_seed(table_2_run(dataset, protocol, row["model"]), data_name).values())
         for row in reversed(rows)

@@ -190,17 +190,19 @@ def test_a_protocol_may_have_defaults_which_a_preset_overrules_and_a_flag_both()
 
 
 def test_a_model_takes_no_notice_of_a_protocols_settings_that_it_does_not_have_but_refuses_those_that_were_chosen():
-    own = {"online": {"biases": True, "lr": 0.5}}
+    own = {"online": {"biases": True, "field_dim": 8}}
     OfProtocols = dataclasses.make_dataclass("OfProtocols", [], bases=(Settings,), namespace={"BY_PROTOCOL": own})
-    ours, theirs = (
-        parse_settings(OfProtocols, ["--protocol", "online", *flags], {}, "") for flags in ([], ["--no-biases"])
-    )
-    assert ours.model_options(model_class("IntTower"))["biases"]
-    assert "biases" not in ours.model_options(model_class("DCN"))
-    assert "biases" not in ours.recorded(model_class("DCN"))
-    assert not theirs.model_options(model_class("IntTower"))["biases"]
-    with pytest.raises(UserError, match="--no-biases: expected a setting of DCN"):
-        theirs.model_options(model_class("DCN"))
+
+    def options(model: str, *flags: str) -> dict:
+        settings = parse_settings(OfProtocols, ["--protocol", "online", *flags], {}, "")
+        return settings.model_options(model_class(model))
+
+    assert (options("IntTower")["biases"], options("IntTower")["field_dim"]) == (True, 8)
+    assert not options("IntTower", "--no-biases")["biases"]
+    assert not {"biases", "field_dim"} & options("DCN").keys()
+    assert "biases" not in OfProtocols(protocol="online").model_options(model_class("DCN"))
+    with pytest.raises(UserError, match="--field-dim 32: expected a setting of DCN"):
+        options("DCN", "--field-dim", "32")
 
 
 def test_heads_of_no_size_two_ways_to_start_and_an_unknown_device_are_refused():
