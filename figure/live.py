@@ -1,10 +1,11 @@
 """What labels of a moment ago are worth: AUC by when they are known, and by how many of a user's are known."""
 
+import math
 from pathlib import Path
 
 from figure.style import grid, save, subplots
 
-STYLES = (("o", ":"), ("s", "--"), ("D", "-."), ("o", "-"))  # of as many models
+STYLES = (("o", ":"), ("s", "--"), ("D", "-."), ("o", "-"))  # marker and line; more lines could not be told apart
 NEVER = "never"
 
 
@@ -38,7 +39,7 @@ def draw_earlier_rows(rows_of_model: dict[str, list[dict]], title: str, path: Pa
 def _line(axes, model: str, places: list[int], aucs: list[tuple[float, float]], style: tuple[str, str]) -> None:
     marker, line = style
     means, stds = zip(*aucs, strict=True)
-    errors = [0.0 if std != std else std for std in stds]  # nan: of one seed
+    errors = [0.0 if math.isnan(std) else std for std in stds]  # nan: of one seed
     fill = "black" if line == "-" else "white"
     axes.errorbar(
         places, means, yerr=errors, fmt=marker, ls=line, color="black", mfc=fill, ms=5, lw=1, capsize=3, label=model

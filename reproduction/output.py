@@ -26,7 +26,7 @@ from reproduction.formats import (
 from reproduction.plans import ABLATION, BASE, LABEL_DELAYS, NAMES, RANKING_MODELS, REFERENCE, table_2_run, variants_of
 from reproduction.records import PROJECT, RESULTS, Records
 from reproduction.runs import Run, settings_of
-from reproduction.tables import Row, ablation_rows, delay_rows, earlier_rows_rows, latency_rows, table_2_rows
+from reproduction.tables import Row, ablation_rows, auc_by_earlier_rows, delay_rows, latency_rows, table_2_rows
 from training.predict import is_two_tower
 
 COLUMNS_OF_GROUP = {"parts": PARTS_COLUMNS, "delays": DELAY_COLUMNS}
@@ -57,11 +57,16 @@ def write_table_2(records: Records, dataset: str, protocol: str, data_name: str)
         for row in reversed(rows)
     }
     draw_learning_curves(curves, REFERENCE, NAMES, figures / f"{data_name}_learning_curves_{protocol}.png")
-    parts = earlier_rows_rows(records, dataset, protocol, data_name)
+    _draw_earlier_rows(records, rows, dataset, protocol, data_name)
+
+
+def _draw_earlier_rows(records: Records, rows: list[Row], dataset: str, protocol: str, data_name: str) -> None:
+    """AUC by how many earlier rows a test row's user had, where the records know."""
+    parts = auc_by_earlier_rows(records, dataset, protocol, data_name)
     of_model = {m: [part for part in parts if part["model"] == m] for m in _drawn(rows)}
     of_model = {NAMES.get(model, model): found for model, found in of_model.items() if found}
     if of_model:
-        path = figures / f"{data_name}_earlier_rows_{protocol}.png"
+        path = figures_of(records) / f"{data_name}_earlier_rows_{protocol}.png"
         draw_earlier_rows(of_model, f"{data_name}, protocol {protocol}", path)
 
 

@@ -85,7 +85,7 @@ def delay_rows(rows: list[Row]) -> list[Row]:
     return list(of_model.values())
 
 
-def earlier_rows_rows(records: Records, dataset: str, protocol: str, data_name: str | None = None) -> list[Row]:
+def auc_by_earlier_rows(records: Records, dataset: str, protocol: str, data_name: str | None = None) -> list[Row]:
     """AUC of table 2's models on test rows by how many earlier rows their users had: a row for each model and part."""
     rows = []
     for model in TABLE_2:

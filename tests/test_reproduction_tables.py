@@ -19,7 +19,7 @@ from reproduction.output import write_ablation, write_latency, write_table_2
 from reproduction.plans import ABLATION, LABEL_DELAYS, NAMES, table_2_run
 from reproduction.records import Records
 from reproduction.runs import FIRST_SEED, DataState
-from reproduction.tables import ablation_rows, delay_rows, earlier_rows_rows, latency_rows, table_2_rows
+from reproduction.tables import ablation_rows, auc_by_earlier_rows, delay_rows, latency_rows, table_2_rows
 
 SYNTHETIC = DataState("movielens-synthetic", synthetic=True, fingerprint="f", tables="t")
 KINDS = ("md", "csv")
@@ -235,7 +235,7 @@ def test_a_table_of_delays_has_a_row_for_each_model_and_a_column_for_each_delay(
 
 
 def test_auc_by_a_users_earlier_rows_is_the_mean_over_seeds_of_parts_that_have_one(live):
-    rows = [row for row in earlier_rows_rows(live, "movielens", "online") if row["model"] == "IntTower"]
+    rows = [row for row in auc_by_earlier_rows(live, "movielens", "online") if row["model"] == "IntTower"]
     assert [(row["from"], row["rows"], row["seeds"]) for row in rows] == [(0, 100, 2), (1, 900, 2)]
     assert [row["auc"] for row in rows] == pytest.approx([0.781, 0.881])
 
