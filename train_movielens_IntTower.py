@@ -22,11 +22,10 @@ class Settings(TrainingSettings):
     BY_PROTOCOL: ClassVar[dict[str, dict]] = {
         "temporal": dict(
             **dict(statistics="crossed", user_id_dropout=0.5, drop_statistics=True, l2_embedding=1.0, prior_bias=True),
-            **dict(average_decay=0.998, patience=3),
-            **dict(fe_input="input", fe_scale="mean", cir_weight=0.0, biases=True),
+            **dict(average_decay=0.998, fe_input="input", fe_scale="mean", cir_weight=0.0, biases=True),
         ),
         "online": dict(
-            **dict(statistics="crossed", l2_embedding=3.0, prior_bias=True, average_decay=0.998, patience=3),
+            **dict(statistics="crossed", l2_embedding=3.0, prior_bias=True, average_decay=0.998),
             **dict(fe_input="input", fe_scale="mean", cir_weight=0.0, biases=True),
         ),
     }
