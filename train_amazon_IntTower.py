@@ -8,6 +8,7 @@ To train another model, edit the import of Model below or name it with --model.
 
 import sys
 from dataclasses import dataclass
+from typing import ClassVar
 
 from experiment.command import read_settings, run_script
 from experiment.flags import changed, option
@@ -39,6 +40,7 @@ class Settings(TrainingSettings):
     item_id_dropout: float = changed(TrainingSettings, "item_id_dropout", 0.5)
     cir_weight: float = changed(TrainingSettings, "cir_weight", 0.0)
 
+    BY_PROTOCOL: ClassVar[dict[str, dict]] = {"temporal": dict(statistics="residuals")}  # see docs/live.md
     NOT_IN_RECORD = (*TrainingSettings.NOT_IN_RECORD, "reviews", "meta", "cache")
     NOT_IN_IDENTITY = (*TrainingSettings.NOT_IN_IDENTITY, "reviews", "meta", "cache")
 

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from experiment.flags import as_flag
 from experiment.settings import LATER
 from model import MODELS
+from preprocessing.choices import BY_TIME
 from preprocessing.files import write_atomically
 from reproduction.plans import BASE, NAMES, RANKING_MODELS, REFERENCE, TABLE_2, table_2_run
 from reproduction.records import PROJECT, RESULTS, Records
@@ -32,7 +33,6 @@ from reproduction.serving import quality_rows, serving_rows
 from reproduction.tables import PUBLISHED, table_2_rows
 
 PAGES = tuple(sorted([PROJECT / "README.md", *PROJECT.glob("docs/*.md"), RESULTS / "README.md"]))
-CHOICES = "movielens/choices"  # runs of one seed by which settings were chosen
 
 Columns = dict[str, Callable[[dict], str]]
 
@@ -98,7 +98,8 @@ def _first_run(model: str, protocol: str = "strict") -> dict:
 
 
 def _choices(folder: str) -> list[dict]:
-    return [json.loads(path.read_text()) for path in (RESULTS / CHOICES / folder).glob("*.json")]
+    """Runs of one seed by which settings were chosen."""
+    return [json.loads(path.read_text()) for path in (RESULTS / folder).glob("*.json")]
 
 
 def _about() -> tuple[list[dict], Columns]:
@@ -106,7 +107,7 @@ def _about() -> tuple[list[dict], Columns]:
 
 
 def _cir() -> tuple[list[dict], Columns]:
-    records = [*_choices("cir"), _first_run("IntTower")]
+    records = [*_choices("movielens/choices/cir"), _first_run("IntTower")]
     records.sort(key=lambda r: (r["settings"]["cir_weight"], r["settings"]["cir_temperature"]))
     own: Columns = {
         "weight": lambda r: f"{r['settings']['cir_weight']:g}",
@@ -116,12 +117,12 @@ def _cir() -> tuple[list[dict], Columns]:
 
 
 def _variations() -> tuple[list[dict], Columns]:
-    records = sorted([*_choices("variations"), _first_run("IntTower")], key=_changed, reverse=True)
+    records = sorted([*_choices("movielens/choices/variations"), _first_run("IntTower")], key=_changed, reverse=True)
     return records, {"changed settings": _changed} | _VALIDATION | _MEASURES | _EFFORT
 
 
 def _tuning() -> tuple[list[dict], Columns]:
-    tuned = _choices("tuning")
+    tuned = _choices("movielens/choices/tuning")
     records = [*tuned, *map(_first_run, sorted({r["model"] for r in tuned}))]
     records.sort(key=lambda r: (list(TABLE_2).index(r["model"]), _changed(r)))
     return records, {
@@ -129,11 +130,11 @@ def _tuning() -> tuple[list[dict], Columns]:
     }  # fmt: skip
 
 
-def _by_time(protocol: str) -> tuple[list[dict], Columns]:
+def _by_time(dataset: str, protocol: str) -> tuple[list[dict], Columns]:
     """The runs by which the settings of a protocol by time were chosen, the chosen ones in bold."""
-    found = [Records().find(table_2_run("movielens", protocol, model)) for model in ("DCN", REFERENCE)]
+    found = [Records().find(table_2_run(dataset, protocol, model), DATA_NAMES[dataset]) for model in ("DCN", REFERENCE)]
     chosen = [record for record in found if record is not None]
-    tried = [r for r in _choices("time") if r["protocol"] == protocol]
+    tried = [r for r in _choices(f"{DATA_NAMES[dataset]}/choices/time") if r["protocol"] == protocol]
     settings = {id(r): LATER | r["settings"] for r in [*tried, *chosen]}
     records = sorted([*tried, *chosen], key=lambda r: (list(TABLE_2).index(r["model"]), r["valid"]["auc"]))
 
@@ -164,7 +165,10 @@ def _by_time(protocol: str) -> tuple[list[dict], Columns]:
 
 
 def _handicaps() -> tuple[list[dict], Columns]:
-    records = [*_choices("handicaps"), *(_first_run("DSSM", protocol) for protocol in ("strict", "paper"))]
+    records = [
+        *_choices("movielens/choices/handicaps"),
+        *(_first_run("DSSM", protocol) for protocol in ("strict", "paper")),
+    ]
     records.sort(key=lambda r: (r["protocol"], r["test"]["auc"]))
     own: Columns = {"protocol": _protocol, "changed settings": _changed}
     return records, own | _MEASURES | {"published AUC / logloss": _published} | _EFFORT
@@ -203,8 +207,9 @@ RUNS = {
     "variations": _variations,
     "tuning": _tuning,
     "handicaps": _handicaps,
-    "temporal": functools.partial(_by_time, "temporal"),
-    "online": functools.partial(_by_time, "online"),
+    **{
+        f"{data}-{protocol}": functools.partial(_by_time, data, protocol) for data in DATA_NAMES for protocol in BY_TIME
+    },
     "serving": serving_rows,
     "quality": quality_rows,
 }
