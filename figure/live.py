@@ -5,7 +5,7 @@ from pathlib import Path
 
 from figure.style import grid, save, subplots
 
-STYLES = (("o", ":"), ("s", "--"), ("D", "-."), ("o", "-"))  # marker and line; more lines could not be told apart
+STYLES = (("o", ":"), ("s", "--"), ("D", "-."), ("o", "-"))  # marker and line, the last for the model compared with all
 NEVER = "never"
 
 
@@ -13,7 +13,7 @@ def draw_label_delays(aucs_of_model: dict[str, dict[str, tuple[float, float]]], 
     """Draw a line for each model: AUC, with its standard deviation, by when labels are known, from the first on."""
     delays = list(max(aucs_of_model.values(), key=len))  # a model may lack some
     figure, axes = subplots(figsize=(6.2, 4))
-    for (model, aucs), style in zip(aucs_of_model.items(), STYLES, strict=False):
+    for (model, aucs), style in zip(aucs_of_model.items(), STYLES[-len(aucs_of_model) :], strict=True):
         places = [delays.index(delay) for delay in aucs]
         _line(axes, model, places, list(aucs.values()), style)
     axes.set_xticks(range(len(delays)), delays)
@@ -26,7 +26,7 @@ def draw_earlier_rows(rows_of_model: dict[str, list[dict]], title: str, path: Pa
     figure, axes = subplots(figsize=(6.2, 4))
     parts = sorted({row["from"]: row["rows"] for rows in rows_of_model.values() for row in rows}.items())
     places = [low for low, _ in parts]
-    for (model, rows), style in zip(rows_of_model.items(), STYLES, strict=False):
+    for (model, rows), style in zip(rows_of_model.items(), STYLES[-len(rows_of_model) :], strict=True):
         _line(axes, model, [places.index(r["from"]) for r in rows], [(r["auc"], r["auc_std"]) for r in rows], style)
     highs = [f"-{low - 1:,}" if low > places[i] + 1 else "" for i, low in enumerate(places[1:])]
     names = [f"{low:,}{high}" for low, high in zip(places, [*highs, "+"], strict=True)]
