@@ -95,8 +95,9 @@ def write_ablation(records: Records, dataset: str, protocol: str, data_name: str
 
 
 def _draw_delays(records: Records, rows: list[Row], dataset: str, data_name: str) -> None:
-    """AUC by when labels are known; under temporal those of the test period never are."""
-    of_model, places = {row["model"]: row for row in rows}, list(LABEL_DELAYS)
+    """AUC by when labels are known, of the models with every delay; under temporal those of the test period never are."""
+    of_model = {row["model"]: row for row in rows if all(f"auc {delay}" in row for delay in LABEL_DELAYS)}
+    places = list(LABEL_DELAYS)
     title = f"{data_name}, protocol online"
     if settings_of(dataset, "temporal").statistics == settings_of(dataset, "online").statistics:
         places, title = [*places, NEVER], f"{title}; {NEVER}: temporal"
@@ -104,7 +105,7 @@ def _draw_delays(records: Records, rows: list[Row], dataset: str, data_name: str
             if row["model"] in of_model:
                 of_model[row["model"]] |= {f"auc {NEVER}": row["auc"], f"auc {NEVER}_std": row["auc_std"]}
     drawn = {}
-    for model in _drawn(rows, f"auc {places[0]}"):
+    for model in _drawn(list(of_model.values()), f"auc {places[0]}"):
         row = of_model[model]
         drawn[NAMES.get(model, model)] = {
             place: (row[f"auc {place}"], row[f"auc {place}_std"]) for place in places if f"auc {place}" in row
