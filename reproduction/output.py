@@ -95,7 +95,7 @@ def write_ablation(records: Records, dataset: str, protocol: str, data_name: str
 
 
 def _draw_delays(records: Records, rows: list[Row], dataset: str, data_name: str) -> None:
-    """AUC by when labels are known, of the models with every delay; under temporal those of the test period never are."""
+    """AUC by when labels are known, of models with every delay; under temporal those of the test period never are."""
     of_model = {row["model"]: row for row in rows if all(f"auc {delay}" in row for delay in LABEL_DELAYS)}
     places = list(LABEL_DELAYS)
     title = f"{data_name}, protocol online"
