@@ -26,6 +26,7 @@ SHORTER = {
     "reproduce.py --table 2 --datasets": [
         *("--datasets", "kuairand", "--models", "StatisticsLR", "--protocols", "strict", "--seeds", "1"),
     ],
+    "reproduce.py --table ablation --groups delays": ["--models", "StatisticsLR"],
     "reproduce.py --table ablation --groups": ["--groups", "start", "--datasets", "kuairand"],
     "reproduce.py --table 2": ["--models", "LR", "--protocols", "strict", "--seeds", "1"],
     "reproduce.py --table ablation": ["--groups", "released"],
