@@ -97,9 +97,9 @@ def _first_run(model: str, protocol: str = "strict") -> dict:
     return record
 
 
-def _choices(folder: str) -> list[dict]:
+def _choices(what: str, data_name: str = "movielens") -> list[dict]:
     """Runs of one seed by which settings were chosen."""
-    return [json.loads(path.read_text()) for path in (RESULTS / folder).glob("*.json")]
+    return [json.loads(path.read_text()) for path in (RESULTS / data_name / "choices" / what).glob("*.json")]
 
 
 def _about() -> tuple[list[dict], Columns]:
@@ -107,7 +107,7 @@ def _about() -> tuple[list[dict], Columns]:
 
 
 def _cir() -> tuple[list[dict], Columns]:
-    records = [*_choices("movielens/choices/cir"), _first_run("IntTower")]
+    records = [*_choices("cir"), _first_run("IntTower")]
     records.sort(key=lambda r: (r["settings"]["cir_weight"], r["settings"]["cir_temperature"]))
     own: Columns = {
         "weight": lambda r: f"{r['settings']['cir_weight']:g}",
@@ -117,12 +117,12 @@ def _cir() -> tuple[list[dict], Columns]:
 
 
 def _variations() -> tuple[list[dict], Columns]:
-    records = sorted([*_choices("movielens/choices/variations"), _first_run("IntTower")], key=_changed, reverse=True)
+    records = sorted([*_choices("variations"), _first_run("IntTower")], key=_changed, reverse=True)
     return records, {"changed settings": _changed} | _VALIDATION | _MEASURES | _EFFORT
 
 
 def _tuning() -> tuple[list[dict], Columns]:
-    tuned = _choices("movielens/choices/tuning")
+    tuned = _choices("tuning")
     records = [*tuned, *map(_first_run, sorted({r["model"] for r in tuned}))]
     records.sort(key=lambda r: (list(TABLE_2).index(r["model"]), _changed(r)))
     return records, {
@@ -134,7 +134,7 @@ def _by_time(dataset: str, protocol: str) -> tuple[list[dict], Columns]:
     """The runs by which the settings of a protocol by time were chosen, the chosen ones in bold."""
     found = [Records().find(table_2_run(dataset, protocol, model), DATA_NAMES[dataset]) for model in ("DCN", REFERENCE)]
     chosen = [record for record in found if record is not None]
-    tried = [r for r in _choices(f"{DATA_NAMES[dataset]}/choices/time") if r["protocol"] == protocol]
+    tried = [r for r in _choices("time", DATA_NAMES[dataset]) if r["protocol"] == protocol]
     settings = {id(r): LATER | r["settings"] for r in [*tried, *chosen]}
     records = sorted([*tried, *chosen], key=lambda r: (list(TABLE_2).index(r["model"]), r["valid"]["auc"]))
 
@@ -165,10 +165,7 @@ def _by_time(dataset: str, protocol: str) -> tuple[list[dict], Columns]:
 
 
 def _handicaps() -> tuple[list[dict], Columns]:
-    records = [
-        *_choices("movielens/choices/handicaps"),
-        *(_first_run("DSSM", protocol) for protocol in ("strict", "paper")),
-    ]
+    records = [*_choices("handicaps"), *(_first_run("DSSM", protocol) for protocol in ("strict", "paper"))]
     records.sort(key=lambda r: (r["protocol"], r["test"]["auc"]))
     own: Columns = {"protocol": _protocol, "changed settings": _changed}
     return records, own | _MEASURES | {"published AUC / logloss": _published} | _EFFORT
