@@ -24,41 +24,60 @@ FILE = "bootstrap.jsonl"
 def update_bootstrap(dataset: str, protocol: str, records: Records, folder: Path = RUNS) -> list[str]:
     """Intervals of each model's AUC, and of IntTower's lead over it, for all that table 2 has records of.
 
-    An interval that was made of the same records is kept. Returns what a person should know: the models whose test
-    logits are not here, and which therefore have no interval.
+    They are of the seeds whose test logits are here. One that was made of the records is kept, unless there are logits
+    of more seeds now. Returns what a person should know: the models of whose seeds some have no part in an interval.
     """
     data = data_state(dataset, protocol)
-    run_of = {model: table_2_run(dataset, protocol, model) for model in TABLE_2}
-    by_seed = {model: found for model, run in run_of.items() if (found := records.by_seed(run, data.name))}
-    reference = by_seed.get(REFERENCE, {})
-    made_of = {model: _identity([*of_model.values(), *reference.values()]) for model, of_model in by_seed.items()}
-    logits = {}
-    for model, of_model in by_seed.items():
-        of_seed = {seed: _logits(replace(run_of[model], seed=seed), r, data, folder) for seed, r in of_model.items()}
-        if all(scores is not None for scores in of_seed.values()):
-            logits |= {(model, seed): scores for seed, scores in of_seed.items()}
-    has_logits = {model for model, _ in logits}
-
-    def is_current(line: dict) -> bool:
-        may_gain_a_lead = REFERENCE in has_logits and line["model"] != REFERENCE and "lead" not in line
-        return made_of.get(line["model"]) == line["made_of"] and not may_gain_a_lead
-
     path = records.folder / data.name / FILE
     lines = read_json_lines(path)
-    kept = [line for line in lines if line["protocol"] != protocol or is_current(line)]
-    stale = by_seed.keys() - {line["model"] for line in kept if line["protocol"] == protocol}
-    wanted = [model for model in by_seed if model in stale & has_logits]
+    by_seed, logits = {}, {}
+    for model in TABLE_2:
+        run = table_2_run(dataset, protocol, model)
+        by_seed[model] = records.by_seed(run, data.name)
+        for seed, record in by_seed[model].items():
+            if (scores := _logits(replace(run, seed=seed), record, data, folder)) is not None:
+                logits[model, seed] = scores
+    current = {
+        line["model"]: line
+        for line in lines
+        if line["protocol"] == protocol and line["made_of"] == _made_of(line["model"], line["seeds"], by_seed)
+    }
+    wanted = _wanted(by_seed, logits, current)
     if wanted:
-        compared = {key: scores for key, scores in logits.items() if key[0] in (*wanted, REFERENCE)}
+        seeds_of_all = {seed for seeds in wanted.values() for seed in seeds}
+        compared = {(m, s): v for (m, s), v in logits.items() if m in (*wanted, REFERENCE) and s in seeds_of_all}
         test = load(dataset, protocol).test
         aucs = bootstrap_aucs(test.labels.numpy(), compared, test.groups)
         about = {"protocol": protocol, "resamples": RESAMPLES, "users": len(np.unique(test.groups))}
-        kept += [about | _line(model, by_seed[model], aucs) | {"made_of": made_of[model]} for model in wanted]
-    if kept != lines:
-        kept.sort(key=lambda line: (line["protocol"], list(TABLE_2).index(line["model"])))
-        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
-    absent = [model for model in by_seed if model in stale - has_logits]
-    return [f"{protocol}: no interval over users of {model}, whose test logits are not here." for model in absent]
+        for model, seeds in wanted.items():
+            current[model] = about | _line(model, seeds, aucs) | {"made_of": _made_of(model, seeds, by_seed)}
+    changed = [line for line in lines if line["protocol"] != protocol] + list(current.values())
+    changed.sort(key=lambda line: (line["protocol"], list(TABLE_2).index(line["model"])))
+    if changed != lines:
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in changed).encode())
+    notices = []
+    for model, of_model in by_seed.items():
+        used = current[model]["seeds"] if model in current else []
+        if absent := [str(seed) for seed in of_model if seed not in used]:
+            of = f"{model}, seed {', '.join(absent)}"
+            notices.append(f"{protocol}: no part in an interval over users: {of}, whose test logits are not here.")
+    return notices
+
+
+def _wanted(
+    by_seed: dict[str, dict[int, dict]], logits: Collection[tuple[str, int]], current: dict[str, dict]
+) -> dict[str, list[int]]:
+    """The seeds of each model that an interval can be made of, where that says more than the current one."""
+    wanted = {}
+    for model in by_seed:
+        own = [seed for seed in by_seed[model] if (model, seed) in logits]
+        led = [seed for seed in own if (REFERENCE, seed) in logits]
+        seeds = led or own
+        line = current.get(model, {"seeds": []})
+        gains_a_lead = model != REFERENCE and led and "lead" not in line
+        if len(seeds) > len(line["seeds"]) or gains_a_lead:
+            wanted[model] = seeds
+    return wanted
 
 
 def _logits(run: Run, record: dict, data: DataState, folder: Path) -> np.ndarray | None:
@@ -67,9 +86,9 @@ def _logits(run: Run, record: dict, data: DataState, folder: Path) -> np.ndarray
     return np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
 
 
-def _line(model: str, seeds: Collection[int], aucs: dict[tuple[str, int], np.ndarray]) -> dict:
-    """A model's intervals, of means over its seeds; a lead is over the seeds that IntTower has too."""
-    line = {"model": model, "seeds": sorted(seeds), "auc": interval(np.mean([aucs[model, s] for s in seeds], axis=0))}
+def _line(model: str, seeds: list[int], aucs: dict[tuple[str, int], np.ndarray]) -> dict:
+    """A model's intervals, of means over the seeds; a lead is over those that IntTower has too."""
+    line = {"model": model, "seeds": seeds, "auc": interval(np.mean([aucs[model, s] for s in seeds], axis=0))}
     leads = [aucs[REFERENCE, s] - aucs[model, s] for s in seeds if (REFERENCE, s) in aucs]
     if model != REFERENCE and leads:
         line["lead"] = interval(np.mean(leads, axis=0))
@@ -82,6 +101,8 @@ def read_bootstrap(records: Records, dataset: str, protocol: str) -> dict[str, d
     return {line["model"]: line for line in lines if line["protocol"] == protocol}
 
 
-def _identity(records: list[dict]) -> str:
-    parts = sorted(json.dumps([r["settings"], r["tables"], r["code"], r["test"]], sort_keys=True) for r in records)
-    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+def _made_of(model: str, seeds: list[int], by_seed: dict[str, dict[int, dict]]) -> str:
+    """What tells apart the records that an interval is made of; of IntTower's, those of the model's seeds."""
+    records = [by_seed[name].get(seed) for name in dict.fromkeys([model, REFERENCE]) for seed in seeds]
+    parts = [r and json.dumps([r["settings"], r["tables"], r["code"], r["test"]], sort_keys=True) for r in records]
+    return hashlib.sha256("".join(sorted(part or "" for part in parts)).encode()).hexdigest()[:16]

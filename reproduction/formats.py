@@ -58,7 +58,10 @@ def _p(column: str) -> Callable[[Row], str]:
 def _range(column: str) -> Callable[[Row], str]:
     def cell(row: Row) -> str:
         low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
-        return "-" if low is None else f"{low:+.4f} to {high:+.4f}"
+        if low is None:
+            return "-"
+        of = row[f"{column}_users_seeds"]
+        return f"{low:+.4f} to {high:+.4f}" + ("" if of == row[f"{column}_seeds"] else f", of {of}")
 
     return cell
 

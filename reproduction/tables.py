@@ -42,8 +42,10 @@ def table_2_rows(records: Records, dataset: str, protocol: str, data_name: str |
         rows.append(row)
     _compare(rows, of_model, "lead", sign=1)
     for row in rows:
-        if "lead" in row and (interval := intervals.get(row["model"], {}).get("lead")):
-            row["lead_low"], row["lead_high"] = interval
+        line = intervals.get(row["model"], {})
+        if "lead" in row and "lead" in line:
+            row["lead_low"], row["lead_high"] = line["lead"]
+            row["lead_users_seeds"] = len(line["seeds"])
     return rows
 
 

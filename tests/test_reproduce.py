@@ -95,17 +95,24 @@ def test_what_has_a_record_is_not_run_again(finished, sample_folder):
     assert again.stdout.splitlines()[-4:] == printed.splitlines()[-4:]  # the same table
 
 
-def test_without_test_logits_a_model_has_no_new_interval_and_it_is_said(finished, sample_folder, tmp_path):
+def test_an_interval_is_of_the_seeds_whose_test_logits_are_here_and_it_is_said(finished, sample_folder, tmp_path):
     project = shutil.copytree(finished[0], tmp_path / "project")
     intervals = project / "results" / "movielens-synthetic" / "bootstrap.jsonl"
-    before = intervals.read_text().splitlines()
+    of_both_seeds = [json.loads(line) for line in intervals.read_text().splitlines()]
     intervals.unlink()
-    for path in (project / "runs" / "reproduce").glob(f"*-LR-*/{TEST_LOGITS}"):
+    for path in (project / "runs" / "reproduce").glob(f"*-LR-seed1023-*/{TEST_LOGITS}"):
         path.unlink()
     result = reproduce(project, sample_folder, *TABLE, "--models", "DSSM", "LR", "--seeds", "2")
     assert result.returncode == 0, result.stderr
-    assert "strict: no interval over users of LR, whose test logits are not here." in result.stdout
-    assert intervals.read_text().splitlines() == [line for line in before if '"DSSM"' in line]
+    assert "no part in an interval over users: LR, seed 1023, whose test logits are not here." in result.stdout
+    of_lr, of_dssm = (json.loads(line) for line in intervals.read_text().splitlines())
+    assert of_lr["seeds"] == [1024]
+    assert of_dssm == of_both_seeds[1]
+    shutil.rmtree(project / "runs")
+    intervals.write_text("".join(json.dumps(line) + "\n" for line in (of_lr, of_dssm)))
+    before = intervals.read_bytes()
+    result = reproduce(project, sample_folder, *TABLE, "--models", "DSSM", "LR", "--seeds", "2")
+    assert intervals.read_bytes() == before
 
 
 def test_a_dry_run_lists_what_is_missing_and_how_long_it_may_take(finished, sample_folder):

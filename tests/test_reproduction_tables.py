@@ -107,11 +107,13 @@ def test_a_lead_whose_interval_over_users_holds_0_is_not_bold(records):
 
 
 def test_the_intervals_are_read_from_what_was_recorded(records):
-    line = {"protocol": "strict", "model": "DSSM", "auc": [0.87, 0.89], "lead": [0.02, 0.03]}
+    line = {"protocol": "strict", "model": "DSSM", "seeds": [1023], "auc": [0.87, 0.89], "lead": [0.02, 0.03]}
     (records.folder / "movielens" / "bootstrap.jsonl").write_text(json.dumps(line) + "\n")
     row = rows_by_model(records)["DSSM"]
     assert (row["auc_low"], row["auc_high"], row["lead_low"], row["lead_high"]) == (0.87, 0.89, 0.02, 0.03)
-    assert TABLE_2_COLUMNS["lead, 95 % over users"](row) == "+0.0200 to +0.0300"
+    cell = TABLE_2_COLUMNS["lead, 95 % over users"]
+    assert cell(row) == "+0.0200 to +0.0300, of 1"  # of the three seeds that the lead is of
+    assert cell(row | {"lead_seeds": 1}) == "+0.0200 to +0.0300"
 
 
 def test_nothing_published_stands_beside_synthetic_data(tmp_path):
