@@ -70,11 +70,12 @@ if __name__ == "__main__":
 from dataclasses import replace
 
 from reproduction.bootstrap import update_bootstrap
-from reproduction.execute import describe, execute, expected_seconds, only_process, readable, time_left
-from reproduction.folders import collect, missing_runs
+from reproduction.execute import describe, execute, expected_seconds
+from reproduction.folders import RUNS, collect, missing_runs
 from reproduction.latency import update_latency
 from reproduction.leaks import print_leaks
 from reproduction.output import write_ablation, write_latency, write_table_2
+from reproduction.processes import only_process, readable, time_left
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -84,7 +85,7 @@ def main(arguments: argparse.Namespace) -> int:
         return print_leaks(arguments.datasets or sources_here(), arguments.protocols or list(PROTOCOLS))
     if arguments.dry_run:
         return _print_plan(arguments)
-    with only_process() as lock:
+    with only_process(RUNS) as lock:
         records = Records(arguments.results)
         if arguments.table == "latency":
             update_latency(records, arguments.device)

@@ -10,7 +10,13 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 # What every model is trained and scored by. Of data only the encoded tables count, and those have a checksum.
-LOOP = ("training/trainer.py", "training/average.py", "training/predict.py", "training/metrics.py")
+LOOP = (
+    "training/trainer.py",
+    "training/average.py",
+    "training/predict.py",
+    "training/metrics.py",
+    "training/schedule.py",
+)
 FOLLOWED = ("model", "preprocessing.utils")
 
 

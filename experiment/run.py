@@ -25,6 +25,7 @@ from preprocessing.tables import Dataset
 from training import CHECKPOINT
 from training.device import resolve_device
 from training.metrics import evaluate
+from training.schedule import cosine
 from training.trainer import Trainer
 
 
@@ -48,8 +49,11 @@ def train_and_record(settings: TrainingSettings, data: Dataset, model: nn.Module
         return _train(settings, data, model, folder), folder
 
 
-def _train(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: Path) -> dict:
-    code = code_version(type(model))  # now: a file may be edited while it runs
+def make_trainer(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: Path) -> Trainer:
+    """The trainer that the settings ask for; with `settings.resume` it stands where the folder's checkpoint does.
+
+    Raises UserError where that is another run's.
+    """
     if settings.prior_bias:
         model.start_from(float(data.train.labels.mean()))
     towers = (data.user_encoder, data.item_encoder)
@@ -64,6 +68,7 @@ def _train(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: 
         batch_size=settings.batch_size,
         l2_embedding=settings.l2_embedding,
         device=resolve_device(settings.device),
+        schedule=cosine(settings.warmup) if settings.lr_schedule == "cosine" else None,
         seed=settings.seed,
         run_dir=folder,
         identity=run_identity(settings, data, model),
@@ -80,6 +85,12 @@ def _train(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: 
     if settings.resume and (folder / CHECKPOINT).exists():
         trainer.restore()  # refuses another run's checkpoint
         write_atomically(folder / ENCODERS, encoders)  # they may be missing, or of a run that was killed
+    return trainer
+
+
+def _train(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: Path) -> dict:
+    code = code_version(type(model))  # now: a file may be edited while it runs
+    trainer = make_trainer(settings, data, model, folder)
     on_epoch = None
     if settings.tensorboard:
         on_epoch = epoch_writer(folder / TENSORBOARD, trainer.progress.history)

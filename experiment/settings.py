@@ -12,11 +12,12 @@ from typing import ClassVar
 
 from experiment.flags import as_flag, flag_name, integers, levels, option
 from model import MODELS, model_class
-from model.choices import FE_INPUTS, FE_SCALES, INTERACTIONS, REWEIGHTINGS, SIMILARITIES, parse_levels
+from model.choices import CROSSES, FE_INPUTS, FE_SCALES, GROUPS, INTERACTIONS, REWEIGHTINGS, SIMILARITIES, parse_levels
 from preprocessing.choices import PROTOCOLS, STATISTICS
 from preprocessing.command import Parser
 from preprocessing.errors import UserError
 from training.device import DEVICES, check_device
+from training.schedule import SCHEDULES
 
 
 @dataclass
@@ -55,6 +56,11 @@ class ModelSettings:
     user_mimic_weight: float = option(1.0, "DAT: weight of the mimic loss of users' augmented vectors")
     item_mimic_weight: float = option(1.0, "DAT: weight of the mimic loss of items' augmented vectors")
     alignment_weight: float = option(0.1, "DAT: weight of the category alignment loss, where items have a category")
+    groups: str = option("all", "COLD: fields and their crosses, or fields alone", choices=GROUPS)
+    cross_num: int = option(2, "DCN: cross layers")
+    cross_parameterization: str = option("vector", "DCN: what a cross layer multiplies by", choices=CROSSES)
+    att_layer_num: int = option(3, "AutoInt: attention layers")
+    att_head_num: int = option(2, "AutoInt: heads of an attention layer")
     dnn_use_bn: bool = option(True, "WDL, DeepFM, DCN, AutoInt: batch norm in the deep network")
 
     def check(self) -> None:
@@ -64,6 +70,9 @@ class ModelSettings:
         if min(self.hidden_units, default=0) < 1:
             raise UserError(f"--hidden-units: expected widths of at least 1, got {list(self.hidden_units)}.")
         parse_levels(self.levels, len(self.hidden_units))
+        for name in ("cross_num", "att_layer_num", "att_head_num"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{flag_name(name)}: expected 1 or more, got {getattr(self, name)}.")
         if min(self.field_dim, self.user_head, self.item_head) < 1:
             raise UserError(
                 f"--user-head, --item-head, --field-dim: expected 1 or more, got {self.user_head} x {self.item_head} "
@@ -125,6 +134,13 @@ LATER = {
     "drop_statistics": False,
     "average_decay": 0.0,
     "biases": False,
+    "lr_schedule": "constant",
+    "warmup": 0.0,
+    "groups": "all",
+    "cross_num": 2,
+    "cross_parameterization": "vector",
+    "att_layer_num": 3,
+    "att_head_num": 2,
 }
 
 
@@ -145,6 +161,8 @@ class TrainingSettings(ModelSettings):
     patience: int = option(5, "stop after so many epochs without a better validation AUC")
     batch_size: int = option(2048, "rows in a step")
     lr: float = option(1e-3, "Adam's learning rate")
+    lr_schedule: str = option("constant", "cosine: down to 0 over --epochs", choices=SCHEDULES)
+    warmup: float = option(0.0, "of --lr-schedule cosine: share of all steps in which the rate rises")
     l2_embedding: float = option(1e-5, "weight of the squared embeddings in the loss summed over a batch")
     prior_bias: bool = option(False, "start the logit's bias at the log odds of the training labels")
     user_id_dropout: float = option(0.0, "share of a batch's rows whose user id is made an unknown one")
@@ -189,7 +207,9 @@ class TrainingSettings(ModelSettings):
             )
         if self.label_delay and self.protocol != "online":
             raise UserError(f"--label-delay: expected --protocol online beside it, got {self.protocol}.")
-        for name in ("user_id_dropout", "item_id_dropout", "average_decay"):
+        if self.warmup and self.lr_schedule == "constant":
+            raise UserError(f"--warmup: expected --lr-schedule cosine beside it, got {self.lr_schedule}.")
+        for name in ("user_id_dropout", "item_id_dropout", "average_decay", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{flag_name(name)}: expected a share in [0, 1), got {getattr(self, name)}.")
         if not (math.isfinite(self.lr) and self.lr > 0):
@@ -228,7 +248,8 @@ class TrainingSettings(ModelSettings):
 
     def identity(self, model: type) -> dict:
         """What must be the same in a run of a model and the checkpoint it resumes."""
-        return {name: value for name, value in self._of(model).items() if name not in self.NOT_IN_IDENTITY}
+        free = set(self.NOT_IN_IDENTITY) - ({"epochs"} if self.lr_schedule != "constant" else set())
+        return {name: value for name, value in self._of(model).items() if name not in free}
 
     def _of(self, model: type) -> dict:
         left_out = model_fields().keys() - taken_fields(model).keys()

@@ -7,6 +7,8 @@ FE_SCALES = ("sum", "mean")
 REWEIGHTINGS = ("light_se", "senet", "none")
 INTERACTIONS = ("fe_block", "dot")
 SIMILARITIES = ("temperature", "paper", "dot")
+GROUPS = ("all", "fields")  # of COLD
+CROSSES = ("vector", "matrix")  # of DCN: the first version of the paper, and the second
 
 
 def parse_levels(levels: str | list[int], num_layers: int) -> list[int]:

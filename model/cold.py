@@ -39,8 +39,9 @@ class COLD(Estimator):
     Args:
         user_feature_columns, item_feature_columns: the columns; embedding_dim must be one throughout.
         dnn_hidden_units: widths of the layers.
-        groups: the feature groups to use, as `group_names` and `importance` name them; None uses all. COLD picks
-            them by importance in a first training and trains again with those it keeps.
+        groups: the feature groups to use, as `group_names` and `importance` name them, or "all", or "fields", which
+            leaves the crosses out. COLD picks them by importance in a first training and trains again with those it
+            keeps.
         init_std: standard deviation of the initial embeddings.
         device: where the parameters are put.
     """
@@ -53,7 +54,7 @@ class COLD(Estimator):
         dnn_dropout: float = 0.3,
         device: str | torch.device = "cpu",
         dnn_hidden_units: tuple[int, ...] = (300, 300, 128),
-        groups: list[str] | None = None,
+        groups: list[str] | str | None = "all",
         init_std: float = 0.01,
     ):
         super().__init__([*user_feature_columns, *item_feature_columns], task)
@@ -68,8 +69,9 @@ class COLD(Estimator):
                 f"them, got {got}; make them equal."
             )
         crosses = [f"{user} x {item}" for user in users.field_names for item in items.field_names]
-        every_group = [*users.field_names, *items.field_names, *crosses]
-        self.group_names = _chosen(groups, every_group)
+        fields = [*users.field_names, *items.field_names]
+        every_group = [*fields, *crosses]
+        self.group_names = _chosen(fields if groups == "fields" else groups, every_group)
         kept = [every_group.index(name) for name in self.group_names]
         self.register_buffer("kept_groups", torch.tensor(kept) if len(kept) < len(every_group) else None)
         self.se_block = SEBlock(len(kept), users.embedding_dim)
@@ -106,8 +108,8 @@ class COLD(Estimator):
         return groups_BMD, [user_dense_BN, item_dense_BN]
 
 
-def _chosen(groups: list[str] | None, every_group: list[str]) -> list[str]:
-    if groups is None:
+def _chosen(groups: list[str] | str | None, every_group: list[str]) -> list[str]:
+    if groups is None or groups == "all":
         return every_group
     unknown = [name for name in groups if name not in every_group]
     if unknown or not groups:

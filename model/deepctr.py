@@ -187,11 +187,12 @@ class _CrossNet(layers.CrossNet):
     """DCN's cross layers as products of matrices, where deepctr-torch multiplies batches of (N, 1) ones."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if self.parameterization != "vector":
-            return super().forward(inputs)
         x_BN = inputs
-        for kernel_N1, bias_N1 in zip(self.kernels, self.bias, strict=True):
-            x_BN = inputs * (x_BN @ kernel_N1) + bias_N1[:, 0] + x_BN
+        for kernel, bias_N1 in zip(self.kernels, self.bias, strict=True):
+            if self.parameterization == "vector":
+                x_BN = inputs * (x_BN @ kernel) + bias_N1[:, 0] + x_BN
+            else:
+                x_BN = inputs * (x_BN @ kernel.t() + bias_N1[:, 0]) + x_BN
         return x_BN
 
 

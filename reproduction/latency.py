@@ -11,7 +11,7 @@ from pathlib import Path
 from experiment.record import git_state
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
-from reproduction.execute import one_thread
+from reproduction.processes import one_thread
 from reproduction.records import PROJECT, Records, read_json_lines
 
 FILE = "latency.jsonl"

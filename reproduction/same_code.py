@@ -48,7 +48,7 @@ from experiment.code_version import PROJECT
 from experiment.folder import RECORD
 from preprocessing.files import write_atomically
 from preprocessing.movielens import locate_movielens
-from reproduction.execute import one_thread
+from reproduction.processes import one_thread
 from reproduction.runs import SAME_CODE, read_same_code
 
 EQUAL = ("tables", "test", "valid", "best_epoch")

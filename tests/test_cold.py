@@ -53,6 +53,8 @@ def test_the_groups_are_the_users_fields_then_the_items_then_the_crosses():
     # A list comes behind the sparse fields of its side, whatever the order of the columns is.
     model = small_model("COLD", [varlen("tags"), sparse("user_id")], [sparse("movie_id")])
     assert model.group_names == ["user_id", "tags", "movie_id", "user_id x movie_id", "tags x movie_id"]
+    assert small_model("COLD", groups="fields").group_names == USER_GROUPS + ITEM_GROUPS
+    assert small_model("COLD", groups="all").group_names == small_model("COLD").group_names
 
 
 @pytest.mark.parametrize("groups", [None, ["gender x genres", "genres", "user_id x movie_id"]])

@@ -14,7 +14,7 @@ import reproduce as script
 from experiment.folder import TEST_LOGITS
 from preprocessing.command import EXIT_BROKEN_PIPE
 from reproduce import parse
-from reproduction.execute import readable, time_left
+from reproduction.processes import readable, time_left
 from reproduction.runs import DataState
 
 pytestmark = pytest.mark.slow

@@ -26,6 +26,8 @@ from train_movielens_IntTower import PRESETS
 from train_movielens_IntTower import Settings as MovieLensSettings
 from training.errors import Interrupted, NonFiniteLoss
 
+from deepctr_torch import models as deepctr_models
+
 
 @dataclass
 class Settings(TrainingSettings):
@@ -165,6 +167,8 @@ def test_a_number_out_of_its_range_is_refused(name, value, expected):
         (dict(label_delay=60.0), "--label-delay: expected --protocol online beside it, got strict"),
         (dict(protocol="online", label_delay=-1.0), "--label-delay: expected a number of at least 0, got -1.0"),
         (dict(drop_statistics=True), "--drop-statistics: expected --user-id-dropout or --item-id-dropout beside it"),
+        (dict(cross_num=0), "--cross-num: expected 1 or more, got 0"),
+        (dict(warmup=0.1), "--warmup: expected --lr-schedule cosine beside it, got constant"),
         *((dict([(n, 1.0)]), "expected a share in") for n in ("user_id_dropout", "item_id_dropout", "average_decay")),
     ],
 )
@@ -261,6 +265,8 @@ def test_a_flag_that_the_model_does_not_have_is_refused(settings, model, argumen
 def test_the_settings_defaults_are_the_models_own(name):
     model = model_class(name)
     functions = [model.from_columns, *(base.__init__ for base in model.__mro__)]
+    if hasattr(model, "architecture"):
+        functions.append(getattr(deepctr_models, model.architecture))
     own = {}
     for function in functions:
         parameters = inspect.signature(function).parameters

@@ -26,6 +26,7 @@ from training.checkpoint import load_checkpoint
 from training.device import resolve_device
 from training.errors import Interrupted, NonFiniteLoss
 from training.metrics import auc
+from training.schedule import cosine
 from training.trainer import Progress, Trainer, epoch_batches, seed_everything
 
 BATCH_SIZE, NUM_BATCHES = 256, 8
@@ -509,8 +510,9 @@ def test_without_validation_the_last_average_stays_with_counts_as_they_are(data)
     assert {last[name].item() for name in counted} == {NUM_BATCHES}
 
 
-def test_an_average_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(data, tmp_path):
-    options = {"seed": 1, "average_decay": 0.9}
+@pytest.mark.parametrize("options", [{"average_decay": 0.9}, {"schedule": cosine(warmup=0.5)}])
+def test_an_average_and_a_schedule_go_on_from_a_checkpoint_as_if_they_had_never_stopped(data, tmp_path, options):
+    options |= {"seed": 1}
     whole = trainer_of(build(data), **options)
     whole.fit(data.train, data.valid, epochs=3, patience=5)
     model = build(data, StoppedIntTower)
@@ -521,3 +523,25 @@ def test_an_average_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(data, t
     resumed = trainer_of(build(data, seed=99), run_dir=tmp_path, **options)
     resumed.fit(data.train, data.valid, epochs=3, patience=5, resume=True)
     assert_same_run(resumed, whole)
+
+
+def test_a_schedule_sets_the_learning_rate_of_each_step_by_the_share_of_all_steps_that_are_done(data):
+    trainer = trainer_of(build(data), learning_rate=0.1, schedule=lambda done: 1 - done)
+    seen, step = [], trainer.step
+
+    def noting(*arguments):
+        seen.append([group["lr"] for group in trainer.optimizer.param_groups])
+        return step(*arguments)
+
+    trainer.step = noting
+    trainer.fit(data.train, data.valid, epochs=2)
+    expected = [0.1 * (1 - number / (2 * NUM_BATCHES)) for number in range(2 * NUM_BATCHES)]
+    np.testing.assert_allclose(seen, np.repeat(expected, 2).reshape(-1, 2))
+
+
+def test_the_cosine_rises_over_its_warmup_and_falls_to_nothing():
+    factor = cosine(warmup=0.2)
+    assert 0 < factor(0.0) <= 0.001
+    assert [factor(0.1), factor(0.2), factor(0.6)] == pytest.approx([0.5, 1.0, 0.5])
+    assert factor(0.9999) < 1e-6
+    assert [cosine()(0.0), cosine()(0.5)] == pytest.approx([1.0, 0.5])

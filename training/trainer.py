@@ -69,6 +69,8 @@ class Trainer:
         identity: what a checkpoint must agree on to be resumed (model, settings, data fingerprint, ...).
         checkpoint_seconds: a checkpoint is written this often within an epoch, besides at each epoch's end.
         optimizer: in the place of Adam; `learning_rate` and `l2_embedding` are then not used.
+        schedule: what a step multiplies the learning rate by, given the share of all epochs' steps that are done, in
+            [0, 1); None: nothing.
         penalties: parameters whose squares are added to the summed loss, each with its weight.
         shuffle: deal the rows out anew each epoch.
         validate_every: validate after so many batches, too, and keep the weights of the best; 0: at each epoch's end.
@@ -95,6 +97,7 @@ class Trainer:
         checkpoint_seconds: float = 60.0,
         show_progress: bool = True,
         optimizer: torch.optim.Optimizer | None = None,
+        schedule: Callable[[float], float] | None = None,
         penalties: list[tuple[nn.Parameter, float]] | None = None,
         shuffle: bool = True,
         validate_every: int = 0,
@@ -124,6 +127,8 @@ class Trainer:
         self.average = WeightAverage(self.model, average_decay) if average_decay else None
         self.before_checkpoint = before_checkpoint
         self.optimizer = optimizer or _adam(model, learning_rate, l2_embedding)
+        self.schedule = schedule
+        self.learning_rates = [group["lr"] for group in self.optimizer.param_groups]
 
     def fit(
         self,
@@ -160,7 +165,7 @@ class Trainer:
         train = train.to(self.device)
         with _catch_signals() as stop_requested:
             while not progress.finished:
-                self._train_epoch(train, stop_requested, valid)
+                self._train_epoch(train, epochs, stop_requested, valid)
                 self._end_epoch({} if valid is None else self._validate(valid), epochs, patience)
                 if after_epoch is not None:
                     progress.finished = after_epoch(progress.history[-1]) or progress.finished
@@ -187,7 +192,7 @@ class Trainer:
             )
         return evaluate(valid.labels.numpy(), logits)
 
-    def _train_epoch(self, train: Table, stop_requested: threading.Event, valid: Table | None) -> None:
+    def _train_epoch(self, train: Table, epochs: int, stop_requested: threading.Event, valid: Table | None) -> None:
         progress = self.progress
         batches = epoch_batches(len(train), self.batch_size, [self.seed, progress.epoch], self.shuffle)
         self.model.train()
@@ -204,6 +209,7 @@ class Trainer:
         with bar:
             for batch in batches[progress.batch :]:
                 rows = torch.from_numpy(batch).to(self.device)
+                self._set_learning_rates((progress.epoch + progress.batch / len(batches)) / epochs)
                 loss, auxiliary = self.step(self._without_ids(train.batch(rows)), train.labels[rows])
                 if not np.isfinite(loss + auxiliary):
                     raise NonFiniteLoss(
@@ -228,6 +234,12 @@ class Trainer:
                         self._stop()
                     last_saved = start = time.perf_counter()
         progress.epoch_seconds += time.perf_counter() - start
+
+    def _set_learning_rates(self, done: float) -> None:
+        if self.schedule is not None:
+            factor = self.schedule(done)
+            for group, learning_rate in zip(self.optimizer.param_groups, self.learning_rates, strict=True):
+                group["lr"] = learning_rate * factor
 
     def step(self, features: dict[str, Tensor], labels: Tensor) -> tuple[float, float]:
         """One update; returns the batch's mean cross-entropy and its auxiliary losses' sum."""
