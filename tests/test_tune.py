@@ -1,0 +1,176 @@
+"""The search for settings: what it may choose, that records alone decide its course, that it stops and goes on."""
+
+import argparse
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+
+import optuna
+import pytest
+
+from experiment.code_version import PROJECT
+from experiment.settings import model_fields, taken_fields
+from model import model_class
+from preprocessing.errors import UserError
+from reproduction import runs
+from reproduction.plans import TABLE_2
+from reproduction.runs import SOURCES, settings_of
+from training.errors import Interrupted
+from tuning.space import SHARED, as_settings, defaults_of, space_of
+from tuning.study import COMPLETE, FAILED, PRUNED, RESULT, Study, best_so_far, best_trial, write_found
+from tuning.trial import ask
+from tuning.trial import main as make_trial
+
+
+@pytest.fixture
+def study(sample_folder, tmp_path, monkeypatch) -> Study:
+    """A search on the small sample, of which nothing is on record."""
+    monkeypatch.setenv("INTTOWER_DATA", str(sample_folder))
+    for cached in (runs._load, runs._data_state):
+        cached.cache_clear()
+    yield Study("movielens", "strict", "DSSM", seed=3, found=tmp_path / "found")
+    for cached in (runs._load, runs._data_state):
+        cached.cache_clear()
+
+
+def arguments_of(study: Study, folder) -> argparse.Namespace:
+    folder.mkdir(parents=True, exist_ok=True)
+    of_study = {name: getattr(study, name) for name in ("dataset", "protocol", "model", "seed", "found")}
+    return argparse.Namespace(**of_study, folder=folder, device="cpu")
+
+
+def trial_of(study: Study, folder) -> dict:
+    make_trial(arguments_of(study, folder))
+    return json.loads((folder / RESULT).read_text())
+
+
+def without_clock(record: dict) -> dict:
+    kept = ("epoch", "train_loss", "valid_auc", "valid_logloss")
+    history = [{name: row[name] for name in kept} for row in record["history"]]
+    return {name: value for name, value in record.items() if name != "seconds"} | {"history": history}
+
+
+@pytest.mark.parametrize("model", TABLE_2)
+def test_what_may_be_chosen_are_settings_that_the_model_has(model):
+    of_other_models = model_fields().keys() - taken_fields(model_class(model)).keys()
+    names = space_of(model).keys()
+    assert not names & of_other_models
+    assert names <= vars(settings_of("movielens", "strict")).keys()
+
+
+def test_a_scripts_own_settings_lie_in_what_may_be_chosen():
+    for dataset, source in SOURCES.items():
+        for protocol, model in itertools.product(source.protocols, TABLE_2):
+            defaults = defaults_of(model, dataset, protocol)
+            for name, values in space_of(model).items():
+                own = values.to_internal_repr(defaults[name])
+                assert values._contains(own), f"{dataset} {protocol} {model}: {name} {defaults[name]} in {values}"
+
+
+def test_all_models_share_their_first_draws_of_what_they_share():
+    drawn = []
+    for model in ("DSSM", "DCN", "IntTower"):
+        first = {"state": FAILED, "history": [], "parameters": defaults_of(model, "movielens", "strict")}
+        second = ask(Study("movielens", "strict", model, seed=3), [first]).params
+        drawn.append({name: second[name] for name in SHARED})
+    assert drawn[0] == drawn[1] == drawn[2]
+
+
+def test_the_first_trial_is_the_scripts_own_and_the_next_depends_on_the_records_and_the_seed_alone(study, tmp_path):
+    assert ask(study, []).params == defaults_of("DSSM", "movielens", "strict")
+    first = trial_of(study, tmp_path / "0")
+    second = ask(study, [first]).params
+    assert second == ask(study, [first]).params
+    assert second != ask(Study("movielens", "strict", "DSSM", seed=4), [first]).params
+    assert as_settings({"lr": 0.00123456, "embedding_dim": 64, "fe_input": "input"}) == {
+        "lr": 0.00123, "embedding_dim": 64, "fe_input": "input"
+    }  # fmt: skip
+
+
+def test_a_trial_says_nothing_of_test_and_what_is_worse_than_half_is_stopped_early(study, tmp_path):
+    first = trial_of(study, tmp_path / "0")
+    assert first["state"] == COMPLETE
+    assert "test" not in json.dumps(first)
+    assert [row["epoch"] for row in first["history"]] == [1, 2, 3, 4, 5]
+    assert first["valid_auc"] == max(row["valid_auc"] for row in first["history"])
+    history = [row | {"valid_auc": 0.99} for row in first["history"]]
+    for number in range(4):
+        study.add(first | {"history": history, "number": number})
+    assert [trial["number"] for trial in study.trials()] == [0, 1, 2, 3]
+    stopped = trial_of(study, tmp_path / "4")
+    assert (stopped["state"], len(stopped["history"]), stopped["number"]) == (PRUNED, 2, 4)
+
+
+def test_a_trial_that_is_stopped_goes_on_as_if_it_had_never_been(study, tmp_path, monkeypatch):
+    whole = trial_of(study, tmp_path / "whole")
+    report = optuna.Trial.report
+
+    def stop_at_the_second_epoch(trial, value, step):
+        report(trial, value, step)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Trial, "report", stop_at_the_second_epoch)
+        with pytest.raises(Interrupted):
+            make_trial(arguments_of(study, tmp_path / "0"))
+    assert without_clock(trial_of(study, tmp_path / "0")) == without_clock(whole)
+
+
+def test_settings_that_break_a_training_are_a_failed_trial(study, tmp_path, monkeypatch):
+    monkeypatch.setattr("tuning.trial.as_settings", lambda parameters: parameters | {"lr": 1e30})
+    record = trial_of(study, tmp_path / "0")
+    assert record["state"] == FAILED
+    assert "lower --lr" in record["reason"]
+
+
+def test_the_best_is_taken_of_trials_that_ran_to_their_end():
+    ends = [(FAILED, None), (COMPLETE, 0.7), (PRUNED, 0.9), (COMPLETE, 0.8), (COMPLETE, 0.75)]
+    trials = [{"number": n, "state": state, "valid_auc": auc} for n, (state, auc) in enumerate(ends)]
+    assert best_trial(trials)["number"] == 3
+    assert best_trial(trials[:1]) is None
+    first, *others = best_so_far(trials)
+    assert math.isnan(first)
+    assert others == [0.7, 0.7, 0.8, 0.8]
+
+
+def test_records_of_another_search_are_not_taken_for_this_one(study, tmp_path):
+    study.add(trial_of(study, tmp_path / "0"))
+    other = Study(study.dataset, study.protocol, study.model, seed=4, found=study.found)
+    with pytest.raises(UserError, match="expected trials of this code, data and seed, got another seed in trial 0"):
+        other.trials()
+
+
+def test_what_was_found_names_the_study_it_comes_from(study, tmp_path):
+    record = trial_of(study, tmp_path / "0")
+    study.add(record)
+    write_found([study])
+    found = json.loads((study.found / f"{study.name}.json").read_text())["DSSM"]
+    assert found["study"] == "movielens-synthetic-strict/DSSM.jsonl"
+    assert (found["trial"], found["trials"], found["valid_auc"]) == (0, 1, record["valid_auc"])
+    assert found["settings"] == study.fixed | record["settings"]
+
+
+@pytest.mark.slow
+def test_the_command_makes_what_is_missing_and_replays_what_is_not(sample_folder, tmp_path):
+    def tune(trials: int) -> list[str]:
+        command = [sys.executable, "tune.py", "--models", "LR", "StatisticsLR", "--trials", str(trials), "--jobs", "2"]
+        environment = os.environ | {"INTTOWER_DATA": str(sample_folder)}
+        result = subprocess.run(
+            [*command, "--found", tmp_path], cwd=PROJECT, env=environment, capture_output=True, text=True, check=True
+        )
+        return result.stdout.splitlines()
+
+    first = tune(1)
+    assert sum("trial 0: valid AUC" in line for line in first) == 2
+    second = tune(2)
+    assert not any("trial 0: valid AUC" in line for line in second)
+    assert sum("trial 1: valid AUC" in line for line in second) == 2
+    records = (tmp_path / "movielens-synthetic-strict" / "LR.jsonl").read_text()
+    assert tune(2) == second[-2:]
+    assert (tmp_path / "movielens-synthetic-strict" / "LR.jsonl").read_text() == records
+    assert (tmp_path / "figure" / "movielens-synthetic-strict_trials.png").stat().st_size > 10_000
