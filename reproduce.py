@@ -43,6 +43,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--protocols", nargs="+", choices=PROTOCOLS, help="default: all of the data's but online; ablation: strict"
     )
+    parser.add_argument(
+        "--settings", choices=(plans.OWN, plans.TUNED), help="of table 2: the scripts' own (default), or tune.py's"
+    )
     parser.add_argument("--seeds", type=positive, default=3, help="number of seeds, from 1023 on (default 3)")
     parser.add_argument(
         "--jobs", type=positive, help="runs at a time, one thread each (default: a core each, on CUDA one)"
@@ -55,11 +58,12 @@ def parse(words: list[str]) -> argparse.Namespace:
         arguments.jobs = 1 if arguments.device.startswith("cuda") else os.cpu_count() or 1
     # A flag that would have no effect is refused.
     of_tables = {"datasets": ("2", "ablation", None), "protocols": ("2", "ablation", None), "models": ("2", "ablation")}
-    of_tables |= {"groups": ("ablation",), "dry_run": ("2", "ablation")}
+    of_tables |= {"groups": ("ablation",), "dry_run": ("2", "ablation"), "settings": ("2",)}
     for name, tables in of_tables.items():
         if getattr(arguments, name) and arguments.table not in tables:
             chosen = f"--table {arguments.table}" if arguments.table else "--check-leaks"
             parser.error(f"{flag_name(name)}: has no effect with {chosen}; leave it out")
+    arguments.settings = arguments.settings or plans.OWN
     check_device(arguments.device)
     return arguments
 
@@ -119,9 +123,12 @@ def _make_table(arguments: argparse.Namespace, records: Records, lock: int) -> i
     missing = missing_runs(every, records)
     failed = execute(missing, records, arguments.jobs, arguments.device, lock) if missing else []
     for dataset, protocol in plan:
-        notices = update_bootstrap(dataset, protocol, records) if arguments.table == "2" else []
-        write = write_table_2 if arguments.table == "2" else write_ablation
-        write(records, dataset, protocol, data_state(dataset, protocol).name)
+        data_name = data_state(dataset, protocol).name
+        if arguments.table == "ablation":
+            write_ablation(records, dataset, protocol, data_name)
+            continue
+        notices = update_bootstrap(dataset, protocol, records, arguments.settings)
+        write_table_2(records, dataset, protocol, data_name, arguments.settings)
         for notice in notices:
             print(notice)
     if failed:
@@ -133,7 +140,11 @@ def _make_table(arguments: argparse.Namespace, records: Records, lock: int) -> i
 
 def _runs(arguments: argparse.Namespace, dataset: str, protocol: str) -> list[Run]:
     if arguments.table == "2":
-        runs = plans.table_2(dataset, protocol, arguments.models or list(plans.TABLE_2), arguments.seeds)
+        runs = plans.table_2(
+            dataset, protocol, arguments.models or list(plans.TABLE_2), arguments.seeds, arguments.settings
+        )
+        if not runs:
+            print(f"{dataset} {protocol}: left out; no search found settings for it (tune.py).")
     else:
         runs = plans.ablation(dataset, protocol, arguments.groups or list(plans.DEFAULT_GROUPS), arguments.seeds)
         runs = [run for run in runs if run.model in (arguments.models or [run.model])]

@@ -40,6 +40,7 @@ class Settings(TrainingSettings):
     item_id_dropout: float = changed(TrainingSettings, "item_id_dropout", 0.5)
     cir_weight: float = changed(TrainingSettings, "cir_weight", 0.0)
 
+    TUNED: ClassVar[str] = "amazon-Beauty_5"
     BY_PROTOCOL: ClassVar[dict[str, dict]] = {"temporal": dict(statistics="residuals")}  # see docs/live.md
     NOT_IN_RECORD = (*TrainingSettings.NOT_IN_RECORD, "reviews", "meta", "cache")
     NOT_IN_IDENTITY = (*TrainingSettings.NOT_IN_IDENTITY, "reviews", "meta", "cache")

@@ -35,6 +35,7 @@ class Settings(TrainingSettings):
     cir_weight: float = changed(TrainingSettings, "cir_weight", 0.0)
 
     _BY_TIME: ClassVar[dict] = dict(statistics="residuals", average_decay=0.99, patience=3)  # see docs/live.md
+    TUNED: ClassVar[str] = "kuairand"
     BY_PROTOCOL: ClassVar[dict[str, dict]] = {"temporal": _BY_TIME, "online": _BY_TIME}
     NOT_IN_RECORD = (*TrainingSettings.NOT_IN_RECORD, "cache")
     NOT_IN_IDENTITY = (*TrainingSettings.NOT_IN_IDENTITY, "cache")

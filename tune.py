@@ -12,13 +12,13 @@ import os
 import sys
 from pathlib import Path
 
+from experiment.tuned import FOUND
 from preprocessing.choices import PROTOCOLS
 from preprocessing.command import EXIT_OK, Parser, exit_code, positive, read_command_line
 from preprocessing.errors import UserError
 from reproduction import plans
 from reproduction.runs import SOURCES
 from training.device import DEVICES, check_device
-from tuning.study import FOUND
 
 
 def parse(words: list[str]) -> argparse.Namespace:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from experiment.flags import as_flag, flag_name, integers, levels, option
+from experiment.tuned import tuned_settings
 from model import MODELS, model_class
 from model.choices import CROSSES, FE_INPUTS, FE_SCALES, GROUPS, INTERACTIONS, REWEIGHTINGS, SIMILARITIES, parse_levels
 from preprocessing.choices import PROTOCOLS, STATISTICS
@@ -181,6 +182,7 @@ class TrainingSettings(ModelSettings):
     overwrite: bool = option(False, "replace the run that stands in the folder")
     tensorboard: bool = option(False, "also write each epoch for `tensorboard --logdir runs`")
 
+    TUNED: ClassVar[str | None] = None  # the data on which --preset tuned was searched, as results/tuned/ names them
     # What a protocol has in the place of a default; a preset overrules it, and a flag both.
     BY_PROTOCOL: ClassVar[dict[str, dict]] = {}
     # The record leaves out what shaped no number; a run may be resumed with other values of the second list.
@@ -257,11 +259,27 @@ class TrainingSettings(ModelSettings):
         return {name: value for name, value in vars(self).items() if name not in left_out}
 
 
+TUNED_PRESET = "tuned"
+
+
+def _tuned(data_name: str, protocol: str, model: str | None) -> dict:
+    tuned = tuned_settings(data_name, protocol)
+    if not tuned:
+        raise UserError(f"--preset {TUNED_PRESET}: nothing was searched on {data_name} under {protocol} (tune.py).")
+    if model not in tuned:
+        raise UserError(
+            f"--preset {TUNED_PRESET}: expected --model with one of {', '.join(sorted(tuned))}, which were searched on "
+            f"{data_name} under {protocol}, got {model or 'no --model'}."
+        )
+    return tuned[model]
+
+
 def parse_settings(settings: type, arguments: list[str], presets: dict[str, dict], description: str):
     """Settings from flags; a preset changes defaults, and flags overrule it. Leaves with code 2 on a mistake."""
     parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    if presets:
-        parser.add_argument("--preset", choices=sorted(presets), help="a named set of settings; flags overrule it")
+    names = sorted(presets) + ([TUNED_PRESET] if settings.TUNED else [])
+    if names:
+        parser.add_argument("--preset", choices=names, help="a named set of settings; flags overrule it")
     of_models = parser.add_argument_group("settings of the models")
     hints = typing.get_type_hints(settings)
     for field in dataclasses.fields(settings):
@@ -275,7 +293,9 @@ def parse_settings(settings: type, arguments: list[str], presets: dict[str, dict
         group = of_models if field.name in model_fields() else parser
         group.add_argument(flag_name(field.name), default=default, **flag)
     known, _ = parser.parse_known_args(arguments)
-    preset = presets.get(known.preset, {}) if presets else {}
+    preset = presets.get(known.preset, {}) if names else {}
+    if names and known.preset == TUNED_PRESET:
+        preset = _tuned(settings.TUNED, known.protocol, known.model)
     parser.set_defaults(**(settings.BY_PROTOCOL.get(preset.get("protocol", known.protocol), {}) | preset))
     values = vars(parser.parse_args(arguments))
     values.pop("preset", None)

@@ -13,26 +13,27 @@ import numpy as np
 from experiment.folder import TEST_LOGITS
 from preprocessing.files import write_atomically
 from reproduction.folders import RUNS, run_folder
-from reproduction.plans import REFERENCE, TABLE_2, table_2_run
+from reproduction.plans import OWN, REFERENCE, TABLE_2, TUNED, table_2_runs
 from reproduction.records import Records, read_json_lines
 from reproduction.runs import DataState, Run, data_state, kind_of_device, load
 from reproduction.statistics import RESAMPLES, bootstrap_aucs, interval
 
-FILE = "bootstrap.jsonl"
+FILES = {OWN: "bootstrap.jsonl", TUNED: "bootstrap_tuned.jsonl"}
 
 
-def update_bootstrap(dataset: str, protocol: str, records: Records, folder: Path = RUNS) -> list[str]:
+def update_bootstrap(
+    dataset: str, protocol: str, records: Records, settings: str = OWN, folder: Path = RUNS
+) -> list[str]:
     """Intervals of each model's AUC, and of IntTower's lead over it, for all that table 2 has records of.
 
     They are of the seeds whose test logits are here. One that was made of the records is kept, unless there are logits
     of more seeds now. Returns what a person should know: the models of whose seeds some have no part in an interval.
     """
     data = data_state(dataset, protocol)
-    path = records.folder / data.name / FILE
+    path = records.folder / data.name / FILES[settings]
     lines = read_json_lines(path)
     by_seed, logits = {}, {}
-    for model in TABLE_2:
-        run = table_2_run(dataset, protocol, model)
+    for model, run in table_2_runs(dataset, protocol, settings).items():
         by_seed[model] = records.by_seed(run, data.name)
         for seed, record in by_seed[model].items():
             if (scores := _logits(replace(run, seed=seed), record, data, folder)) is not None:
@@ -95,9 +96,9 @@ def _line(model: str, seeds: list[int], aucs: dict[tuple[str, int], np.ndarray])
     return line
 
 
-def read_bootstrap(records: Records, dataset: str, protocol: str) -> dict[str, dict]:
+def read_bootstrap(records: Records, dataset: str, protocol: str, settings: str = OWN) -> dict[str, dict]:
     """The lines of a protocol by model."""
-    lines = read_json_lines(records.folder / dataset / FILE)
+    lines = read_json_lines(records.folder / dataset / FILES[settings])
     return {line["model"]: line for line in lines if line["protocol"] == protocol}
 
 

@@ -23,7 +23,17 @@ from reproduction.formats import (
     caption,
     markdown,
 )
-from reproduction.plans import ABLATION, BASE, LABEL_DELAYS, NAMES, RANKING_MODELS, REFERENCE, table_2_run, variants_of
+from reproduction.plans import (
+    ABLATION,
+    BASE,
+    LABEL_DELAYS,
+    NAMES,
+    OWN,
+    RANKING_MODELS,
+    REFERENCE,
+    table_2_runs,
+    variants_of,
+)
 from reproduction.records import PROJECT, RESULTS, Records
 from reproduction.runs import Run, settings_of
 from reproduction.tables import Row, ablation_rows, auc_by_earlier_rows, delay_rows, latency_rows, table_2_rows
@@ -37,36 +47,39 @@ def figures_of(records: Records) -> Path:
     return PROJECT / "figure" if records.folder.resolve() == RESULTS else records.folder / "figure"
 
 
-def write_table_2(records: Records, dataset: str, protocol: str, data_name: str) -> None:
+def write_table_2(records: Records, dataset: str, protocol: str, data_name: str, settings: str = OWN) -> None:
     """Table 2 of one dataset and protocol, the figure of all protocols, the learning curves; prints the table."""
-    rows = table_2_rows(records, dataset, protocol, data_name)
+    rows = table_2_rows(records, dataset, protocol, data_name, settings)
     if not rows:
         return
+    tuned = "" if settings == OWN else "_tuned"
     title = caption(rows, data_name, protocol)
+    if tuned:
+        title += " The settings of each model are what `tune.py` found for it."
     is_published = any("published_auc" in row for row in rows)
     columns = {n: cell for n, cell in TABLE_2_COLUMNS.items() if is_published or not n.startswith("published")}
     if protocol != "paper" and is_published:
         title += " The published numbers were measured under a leak, so they are not comparable."
-    _write_table(records.folder / data_name / f"table_2_{protocol}", title, rows, columns)
+    _write_table(records.folder / data_name / f"table_2{tuned}_{protocol}", title, rows, columns)
     figures = figures_of(records)
-    every = {p: of_p for p in PROTOCOLS if (of_p := table_2_rows(records, dataset, p, data_name))}
+    every = {p: of_p for p in PROTOCOLS if (of_p := table_2_rows(records, dataset, p, data_name, settings))}
     compared = {p: of_p for p, of_p in every.items() if len(of_p) > 1} or every
-    draw_table_2(compared, NAMES, figures / f"{data_name}_table_2.png")
-    curves = {
-        row["model"]: list(records.by_seed(table_2_run(dataset, protocol, row["model"]), data_name).values())
-        for row in reversed(rows)
-    }
-    draw_learning_curves(curves, REFERENCE, NAMES, figures / f"{data_name}_learning_curves_{protocol}.png")
-    _draw_earlier_rows(records, rows, dataset, protocol, data_name)
+    draw_table_2(compared, NAMES, figures / f"{data_name}_table_2{tuned}.png")
+    run_of = table_2_runs(dataset, protocol, settings)
+    curves = {row["model"]: list(records.by_seed(run_of[row["model"]], data_name).values()) for row in reversed(rows)}
+    draw_learning_curves(curves, REFERENCE, NAMES, figures / f"{data_name}_learning_curves{tuned}_{protocol}.png")
+    _draw_earlier_rows(records, rows, dataset, protocol, data_name, settings)
 
 
-def _draw_earlier_rows(records: Records, rows: list[Row], dataset: str, protocol: str, data_name: str) -> None:
+def _draw_earlier_rows(
+    records: Records, rows: list[Row], dataset: str, protocol: str, data_name: str, settings: str
+) -> None:
     """AUC by how many earlier rows a test row's user had, where the records know."""
-    parts = auc_by_earlier_rows(records, dataset, protocol, data_name)
+    parts = auc_by_earlier_rows(records, dataset, protocol, data_name, settings)
     of_model = {m: [part for part in parts if part["model"] == m] for m in _drawn(rows)}
     of_model = {NAMES.get(model, model): found for model, found in of_model.items() if found}
     if of_model:
-        path = figures_of(records) / f"{data_name}_earlier_rows_{protocol}.png"
+        path = figures_of(records) / f"{data_name}_earlier_rows{'' if settings == OWN else '_tuned'}_{protocol}.png"
         draw_earlier_rows(of_model, f"{data_name}, protocol {protocol}", path)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from experiment.tuned import tuned_settings
 from preprocessing.choices import BY_TIME, PROTOCOLS, STATISTICS
-from reproduction.runs import FIRST_SEED, Run, as_under_strict, script
+from reproduction.runs import DATA_NAMES, FIRST_SEED, Run, as_under_strict, script
 
 # In the order of the published table, behind what has no network and no ids. LR learns slowest by far; it, too, stops
 # by its validation AUC.
@@ -23,6 +24,7 @@ TABLE_2 = {
 }
 # Beyond MovieLens an epoch is a tenth of the steps: at its pace LR would be stopped long before it has learned.
 BEYOND_MOVIELENS = {"LR": {"lr": 1e-2, "patience": 10}}
+OWN, TUNED = "own", "tuned"  # settings: the scripts' own, or what a search found for each model
 REFERENCE = "IntTower"  # what all others are compared with
 BASE = "DSSM"  # what RelaImpr is measured from
 RANKING_MODELS = {"COLD", "WDL", "DeepFM", "DCN", "AutoInt"}  # which score a pair and keep nothing of an item
@@ -172,9 +174,18 @@ def table_2_run(dataset: str, protocol: str, model: str, seed: int = FIRST_SEED)
     return Run(dataset, protocol, model, seed, tuple(_of_table_2(dataset, model).items()))
 
 
-def table_2(dataset: str, protocol: str, models: list[str], num_seeds: int) -> list[Run]:
+def table_2_runs(dataset: str, protocol: str, settings: str = OWN) -> dict[str, Run]:
+    """The run of each model in table 2 with the first seed; under TUNED of those for which a search found settings."""
+    if settings == OWN:
+        return {model: table_2_run(dataset, protocol, model) for model in TABLE_2}
+    tuned = tuned_settings(DATA_NAMES.get(dataset, dataset), protocol)
+    return {m: Run(dataset, protocol, m, FIRST_SEED, tuple(tuned[m].items())) for m in TABLE_2 if m in tuned}
+
+
+def table_2(dataset: str, protocol: str, models: list[str], num_seeds: int, settings: str = OWN) -> list[Run]:
     """The runs of table 2, seed by seed, so that a part of them already compares all models."""
-    return [table_2_run(dataset, protocol, model, FIRST_SEED + i) for i in range(num_seeds) for model in models]
+    runs = [run for model, run in table_2_runs(dataset, protocol, settings).items() if model in models]
+    return [replace(run, seed=run.seed + i) for i in range(num_seeds) for run in runs]
 
 
 # Groups that say something under some protocols alone.

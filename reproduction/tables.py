@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from reproduction.bootstrap import read_bootstrap
 from reproduction.latency import read_latency
-from reproduction.plans import BASE, LABEL_DELAYS, REFERENCE, TABLE_2, table_2_run, variants_of
+from reproduction.plans import BASE, LABEL_DELAYS, OWN, REFERENCE, table_2_run, table_2_runs, variants_of
 from reproduction.records import RESULTS, Records
 from reproduction.runs import FIRST_SEED
 from reproduction.statistics import holm, mean_and_std, paired_p_value, relative_improvement
@@ -17,7 +17,9 @@ Row = dict[str, object]
 PUBLISHED = json.loads((RESULTS / "published.json").read_text())
 
 
-def table_2_rows(records: Records, dataset: str, protocol: str, data_name: str | None = None) -> list[Row]:
+def table_2_rows(
+    records: Records, dataset: str, protocol: str, data_name: str | None = None, settings: str = OWN
+) -> list[Row]:
     """Table 2 of a dataset under a protocol, a row per model that has records, in the published order.
 
     Args:
@@ -25,10 +27,10 @@ def table_2_rows(records: Records, dataset: str, protocol: str, data_name: str |
     """
     data_name = data_name or dataset
     of_model = {}
-    for model in TABLE_2:
-        if by_seed := records.by_seed(table_2_run(dataset, protocol, model), data_name):
+    for model, run in table_2_runs(dataset, protocol, settings).items():
+        if by_seed := records.by_seed(run, data_name):
             of_model[model] = by_seed
-    published, intervals = PUBLISHED.get(data_name, {}), read_bootstrap(records, data_name, protocol)
+    published, intervals = PUBLISHED.get(data_name, {}), read_bootstrap(records, data_name, protocol, settings)
     rows = []
     for model, by_seed in of_model.items():
         row = {"dataset": data_name, "protocol": protocol, "model": model, **_summary(by_seed)}
@@ -87,11 +89,13 @@ def delay_rows(rows: list[Row]) -> list[Row]:
     return list(of_model.values())
 
 
-def auc_by_earlier_rows(records: Records, dataset: str, protocol: str, data_name: str | None = None) -> list[Row]:
+def auc_by_earlier_rows(
+    records: Records, dataset: str, protocol: str, data_name: str | None = None, settings: str = OWN
+) -> list[Row]:
     """AUC of table 2's models on test rows by how many earlier rows their users had: a row for each model and part."""
     rows = []
-    for model in TABLE_2:
-        by_seed = records.by_seed(table_2_run(dataset, protocol, model), data_name or dataset)
+    for model, run in table_2_runs(dataset, protocol, settings).items():
+        by_seed = records.by_seed(run, data_name or dataset)
         of_seed = [record["by_earlier_rows"] for record in by_seed.values() if record.get("by_earlier_rows")]
         for parts in zip(*of_seed, strict=True):
             if all(part["auc"] is not None for part in parts):

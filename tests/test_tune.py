@@ -13,12 +13,13 @@ import optuna
 import pytest
 
 from experiment.code_version import PROJECT
-from experiment.settings import model_fields, taken_fields
+from experiment.settings import model_fields, parse_settings, taken_fields
+from experiment.tuned import tuned_settings
 from model import model_class
 from preprocessing.errors import UserError
 from reproduction import runs
-from reproduction.plans import TABLE_2
-from reproduction.runs import SOURCES, settings_of
+from reproduction.plans import TABLE_2, TUNED, table_2_runs
+from reproduction.runs import DATA_NAMES, SOURCES, script, settings_of
 from training.errors import Interrupted
 from tuning.space import SHARED, as_settings, defaults_of, space_of
 from tuning.study import COMPLETE, FAILED, PRUNED, RESULT, Study, best_so_far, best_trial, write_found
@@ -86,9 +87,12 @@ def test_the_first_trial_is_the_scripts_own_and_the_next_depends_on_the_records_
     second = ask(study, [first]).params
     assert second == ask(study, [first]).params
     assert second != ask(Study("movielens", "strict", "DSSM", seed=4), [first]).params
-    assert as_settings({"lr": 0.00123456, "embedding_dim": 64, "fe_input": "input"}) == {
-        "lr": 0.00123, "embedding_dim": 64, "fe_input": "input"
-    }  # fmt: skip
+
+
+def test_numbers_become_settings_with_three_digits_and_statistics_go_with_ids_that_are_dropped():
+    chosen = {"lr": 0.00123456, "embedding_dim": 64, "user_id_dropout": 0.5, "item_id_dropout": 0.0}
+    assert as_settings(chosen) == chosen | {"lr": 0.00123}
+    assert as_settings(chosen | {"user_id_dropout": 0.0})["drop_statistics"] is False
 
 
 def test_a_trial_says_nothing_of_test_and_what_is_worse_than_half_is_stopped_early(study, tmp_path):
@@ -153,6 +157,25 @@ def test_what_was_found_names_the_study_it_comes_from(study, tmp_path):
     assert found["study"] == "movielens-synthetic-strict/DSSM.jsonl"
     assert (found["trial"], found["trials"], found["valid_auc"]) == (0, 1, record["valid_auc"])
     assert found["settings"] == study.fixed | record["settings"]
+
+
+def test_what_was_found_is_taken_by_the_scripts_and_by_the_table():
+    for dataset in ("movielens", "beauty", "kuairand"):
+        of_script, name = script(dataset), DATA_NAMES[dataset]
+        assert name == of_script.Settings.TUNED
+        for protocol in SOURCES[dataset].protocols:
+            runs_of_table = table_2_runs(dataset, protocol, TUNED)
+            for model, settings in tuned_settings(name, protocol).items():
+                words = ["--preset", "tuned", "--protocol", protocol, "--model", model]
+                parsed = parse_settings(of_script.Settings, words, of_script.PRESETS, "")
+                assert {key: getattr(parsed, key) for key in settings} == settings
+                parsed.model_options(model_class(model))
+                assert runs_of_table[model].recorded() == json.loads(json.dumps(parsed.recorded(model_class(model))))
+
+
+def test_a_preset_of_what_was_not_searched_is_refused():
+    with pytest.raises(UserError, match="--preset tuned: nothing was searched on kuairand under paper"):
+        parse_settings(script("kuairand").Settings, ["--preset", "tuned", "--protocol", "paper"], {}, "")
 
 
 @pytest.mark.slow

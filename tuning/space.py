@@ -69,6 +69,9 @@ def defaults_of(model: str, dataset: str, protocol: str) -> dict:
 
 def as_settings(parameters: dict) -> dict:
     """What a search chose as settings, floats with few digits."""
-    return {
+    settings = {
         name: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value for name, value in parameters.items()
     }
+    if not settings["user_id_dropout"] + settings["item_id_dropout"]:
+        settings["drop_statistics"] = False  # there is nothing that they would go along with
+    return settings

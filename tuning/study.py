@@ -10,12 +10,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiment.tuned import FOUND
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
-from reproduction.records import PROJECT, RESULTS, read_json_lines
+from reproduction.records import PROJECT, read_json_lines
 from reproduction.runs import Run, data_state, newest_code
 
-FOUND = RESULTS / "tuned"
 TRIALS = PROJECT / "runs" / "tune"
 RESULT = "trial.json"  # in the folder of a trial that has ended
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
