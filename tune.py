@@ -45,12 +45,11 @@ def parse(words: list[str]) -> argparse.Namespace:
 if __name__ == "__main__":
     arguments = read_command_line(parse)  # before the imports below, which take seconds
 
-from figure.tuning import draw_trials
 from reproduction.processes import only_process, readable, time_left
-from reproduction.records import PROJECT
 from training.device import resolve_device
+from tuning.output import write_found
 from tuning.search import expected_seconds, search
-from tuning.study import TRIALS, Study, best_so_far, best_trial, write_found
+from tuning.study import TRIALS, Study
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -67,9 +66,8 @@ def main(arguments: argparse.Namespace) -> int:
         return _print_plan(studies, arguments.trials, arguments.jobs)
     with only_process(TRIALS) as lock:
         search(studies, arguments.trials, arguments.jobs, arguments.device, lock)
-    write_found(studies)
-    _print_found(studies)
-    _draw(studies)
+    for name in dict.fromkeys(study.name for study in studies):
+        write_found(arguments.found, name)
     return EXIT_OK
 
 
@@ -84,26 +82,6 @@ def _print_plan(studies: list[Study], wanted: int, jobs: int) -> int:
         print(f", about {readable(each)} each" if missing and each else "")
     print(f"about {readable(time_left(seconds, jobs))} with {jobs} at a time (of those whose time is known).")
     return EXIT_OK
-
-
-def _print_found(studies: list[Study]) -> None:
-    for study in studies:
-        trials = study.trials()
-        hours = sum(trial["seconds"] for trial in trials) / 3600
-        print(f"{study.name} {study.model}: {len(trials)} trials, {hours:.2f} core-hours", end="")
-        best = best_trial(trials)
-        print(f", best {best['number']}: valid AUC {best['valid_auc']:.4f}, {best['settings']}" if best else "")
-
-
-def _draw(studies: list[Study]) -> None:
-    """A figure of each dataset and protocol, under figure/ for the project's own records, else beside them."""
-    of_name = {}
-    for study in studies:
-        if trials := study.trials():
-            of_name.setdefault(study.name, {})[study.model] = best_so_far(trials)
-    folder = PROJECT / "figure" if studies[0].found.resolve() == FOUND else studies[0].found / "figure"
-    for name, best_of_model in of_name.items():
-        draw_trials(best_of_model, plans.REFERENCE, plans.NAMES, name, folder / f"{name}_trials.png")
 
 
 if __name__ == "__main__":

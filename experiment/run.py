@@ -49,10 +49,10 @@ def train_and_record(settings: TrainingSettings, data: Dataset, model: nn.Module
         return _train(settings, data, model, folder), folder
 
 
-def make_trainer(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: Path) -> Trainer:
+def make_trainer(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: Path | None) -> Trainer:
     """The trainer that the settings ask for; with `settings.resume` it stands where the folder's checkpoint does.
 
-    Raises UserError where that is another run's.
+    Without a folder it keeps nothing. Raises UserError where the checkpoint is another run's.
     """
     if settings.prior_bias:
         model.start_from(float(data.train.labels.mean()))

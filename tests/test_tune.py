@@ -5,24 +5,27 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import optuna
 import pytest
 
 from experiment.code_version import PROJECT
 from experiment.settings import model_fields, parse_settings, taken_fields
-from experiment.tuned import tuned_settings
+from experiment.tuned import FOUND, tuned_settings
 from model import model_class
 from preprocessing.errors import UserError
 from reproduction import runs
 from reproduction.plans import TABLE_2, TUNED, table_2_runs
 from reproduction.runs import DATA_NAMES, SOURCES, script, settings_of
 from training.errors import Interrupted
+from tuning.output import best_so_far, best_trial, write_found
 from tuning.space import SHARED, as_settings, defaults_of, space_of
-from tuning.study import COMPLETE, FAILED, PRUNED, RESULT, Study, best_so_far, best_trial, write_found
+from tuning.study import COMPLETE, FAILED, PRUNED, RESULT, Study
 from tuning.trial import ask
 from tuning.trial import main as make_trial
 
@@ -152,7 +155,7 @@ def test_records_of_another_search_are_not_taken_for_this_one(study, tmp_path):
 def test_what_was_found_names_the_study_it_comes_from(study, tmp_path):
     record = trial_of(study, tmp_path / "0")
     study.add(record)
-    write_found([study])
+    write_found(study.found, study.name)
     found = json.loads((study.found / f"{study.name}.json").read_text())["DSSM"]
     assert found["study"] == "movielens-synthetic-strict/DSSM.jsonl"
     assert (found["trial"], found["trials"], found["valid_auc"]) == (0, 1, record["valid_auc"])
@@ -171,6 +174,15 @@ def test_what_was_found_is_taken_by_the_scripts_and_by_the_table():
                 assert {key: getattr(parsed, key) for key in settings} == settings
                 parsed.model_options(model_class(model))
                 assert runs_of_table[model].recorded() == json.loads(json.dumps(parsed.recorded(model_class(model))))
+
+
+def test_what_was_found_is_what_the_records_say(tmp_path):
+    shutil.copytree(FOUND, tmp_path / "tuned")
+    for folder in filter(Path.is_dir, FOUND.iterdir()):
+        write_found(tmp_path / "tuned", folder.name)
+        for kind in ("json", "md"):
+            written, there = (place / f"{folder.name}.{kind}" for place in (tmp_path / "tuned", FOUND))
+            assert written.read_text() == there.read_text()
 
 
 def test_a_preset_of_what_was_not_searched_is_refused():
@@ -194,6 +206,6 @@ def test_the_command_makes_what_is_missing_and_replays_what_is_not(sample_folder
     assert not any("trial 0: valid AUC" in line for line in second)
     assert sum("trial 1: valid AUC" in line for line in second) == 2
     records = (tmp_path / "movielens-synthetic-strict" / "LR.jsonl").read_text()
-    assert tune(2) == second[-2:]
+    assert tune(2) == second[-6:]
     assert (tmp_path / "movielens-synthetic-strict" / "LR.jsonl").read_text() == records
     assert (tmp_path / "figure" / "movielens-synthetic-strict_trials.png").stat().st_size > 10_000

@@ -83,39 +83,3 @@ class Study:
         """Keep a trial's record; the file is replaced in one step."""
         lines = [*read_json_lines(self.path), record]
         write_atomically(self.path, "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines).encode())
-
-
-def best_trial(trials: list[dict]) -> dict | None:
-    """The trial with the highest validation AUC of those that ran to their end; None where there is none."""
-    complete = [trial for trial in trials if trial["state"] == COMPLETE]
-    return max(complete, key=lambda trial: trial["valid_auc"], default=None)
-
-
-def best_so_far(trials: list[dict]) -> list[float]:
-    """The highest validation AUC of complete trials after each trial; nan before the first."""
-    best, after = float("nan"), []
-    for trial in trials:
-        if trial["state"] == COMPLETE and not best >= trial["valid_auc"]:
-            best = trial["valid_auc"]
-        after.append(best)
-    return after
-
-
-def write_found(studies: list[Study]) -> None:
-    """Write what the studies of a dataset and protocol found: each model's best settings, and where they come from."""
-    for name in {study.name: None for study in studies}:
-        path = studies[0].found / f"{name}.json"
-        found = json.loads(path.read_text()) if path.exists() else {}
-        for study in (s for s in studies if s.name == name):
-            trials = study.trials()
-            if best := best_trial(trials):
-                found[study.model] = {
-                    "settings": study.fixed | best["settings"],
-                    "valid_auc": best["valid_auc"],
-                    "valid_logloss": best["valid_logloss"],
-                    "study": f"{name}/{study.model}.jsonl",
-                    "trial": best["number"],
-                    "trials": len(trials),
-                    "core_hours": sum(trial["seconds"] for trial in trials) / 3600,
-                }
-        write_atomically(path, (json.dumps(found, indent=1) + "\n").encode())
