@@ -13,13 +13,16 @@ import pytest
 from shell import PROJECT, copy_of_the_project, environment, run
 
 from benchmark.start import commands as every_command
+from experiment.tuned import FOUND
 from preprocessing.choices import PROTOCOLS
 from preprocessing.sample_amazon import write_amazon_sample
 from preprocessing.sample_kuairand import write_kuairand_sample
 from reproduction.output import write_ablation, write_latency, write_table_2
 from reproduction.pages import PAGES, with_results
+from reproduction.plans import TUNED
 from reproduction.records import RESULTS, Records
 from reproduction.runs import DATA_NAMES
+from tuning.output import write_found
 
 # Fewer runs, epochs and steps than the real command takes; nothing else is changed. The first that fits counts.
 SHORTER = {
@@ -31,6 +34,7 @@ SHORTER = {
     "reproduce.py --table 2": ["--models", "LR", "--protocols", "strict", "--seeds", "1"],
     "reproduce.py --table ablation": ["--groups", "released"],
     "reproduce.py --table latency": [],
+    "tune.py": ["--models", "LR", "--trials", "1", "--found", "found"],
     "reproduce.py --check-leaks": ["--datasets", "movielens", "--protocols", "strict"],
     "train_movielens_IntTower.py": ["--epochs", "1"],
     "train_amazon_IntTower.py": ["--epochs", "1"],
@@ -151,8 +155,11 @@ def test_the_tables_are_what_the_records_say(tmp_path):
     for protocol in PROTOCOLS:
         for dataset, name in DATA_NAMES.items():
             write_table_2(records, dataset, protocol, name)
+            write_table_2(records, dataset, protocol, name, TUNED)
             write_ablation(records, dataset, protocol, name)
     write_latency(records)
+    for folder in filter(Path.is_dir, FOUND.iterdir()):
+        write_found(tmp_path / "tuned", folder.name)
     written = {path.relative_to(tmp_path) for kind in ("md", "csv") for path in tmp_path.rglob(f"*.{kind}")}
     there = {path.relative_to(RESULTS) for kind in ("md", "csv") for path in RESULTS.rglob(f"*.{kind}")}
     assert there - {Path("README.md")} == {path for path in written if (RESULTS / path).exists()}
