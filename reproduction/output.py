@@ -28,6 +28,7 @@ from reproduction.plans import (
     BASE,
     LABEL_DELAYS,
     NAMES,
+    OF_PARTS,
     OWN,
     RANKING_MODELS,
     REFERENCE,
@@ -39,7 +40,7 @@ from reproduction.runs import Run, settings_of
 from reproduction.tables import Row, ablation_rows, auc_by_earlier_rows, delay_rows, latency_rows, table_2_rows
 from training.predict import is_two_tower
 
-COLUMNS_OF_GROUP = {"parts": PARTS_COLUMNS, "delays": DELAY_COLUMNS}
+COLUMNS_OF_GROUP = {**dict.fromkeys(OF_PARTS, PARTS_COLUMNS), "delays": DELAY_COLUMNS}
 
 
 def figures_of(records: Records) -> Path:
@@ -131,7 +132,7 @@ def _has_a_change(dataset: str, protocol: str, group: str, rows: list[Row]) -> b
     """Whether any row is of another run than those of table 2, or, among the parts, of another model than IntTower."""
     named = {row["variant"] for row in rows}
     variants = [variant for variant in variants_of(dataset, group, protocol) if variant.name in named]
-    if group == "parts" and any(variant.model != REFERENCE for variant in variants):
+    if group in OF_PARTS and any(variant.model != REFERENCE for variant in variants):
         return True
     return any(v.run(dataset, "strict").recorded() != Run(dataset, "strict", v.model).recorded() for v in variants)
 

@@ -41,7 +41,8 @@ class Variant:
     """A row of the ablation: a model with some settings changed. `seeds` of None means as many as asked for.
 
     A `preset` is taken from the dataset's script, whose settings of that name it then has. Where not `by_protocol`, it
-    is trained as the script trains under strict, whatever that chose for the run's protocol.
+    is trained as the script trains under strict, whatever that chose for the run's protocol. Where `tuned`, what it
+    does not change is what a search found for the model.
     """
 
     name: str
@@ -50,9 +51,13 @@ class Variant:
     seeds: int | None = None
     preset: str | None = None
     by_protocol: bool = True
+    tuned: bool = False
 
     def run(self, dataset: str, protocol: str, seed: int = FIRST_SEED) -> Run:
         """Its run with a seed; what it does not change is as in table 2."""
+        if self.tuned:
+            found = tuned_settings(DATA_NAMES[dataset], protocol)[_TUNED_AS.get(self.model, self.model)]
+            return Run(dataset, protocol, self.model, seed, tuple((found | dict(self.changes)).items()))
         preset = script(dataset).PRESETS[self.preset] if self.preset else {}
         changes = {} if self.by_protocol else as_under_strict(dataset, protocol, self.model)
         changes |= _of_table_2(dataset, self.model) | preset | dict(self.changes)
@@ -62,6 +67,9 @@ class Variant:
         """Its runs, one per seed."""
         count = min(num_seeds, self.seeds or num_seeds)
         return [self.run(dataset, protocol, FIRST_SEED + i) for i in range(count)]
+
+
+_TUNED_AS = {"DSSMCIR": "DSSM"}  # the same towers, not searched by itself
 
 
 def _variant(name: str, model: str = REFERENCE, seeds: int | None = None, **changes) -> Variant:
@@ -83,6 +91,7 @@ PARTS = [
     _variant("Two-Tower + CIR", model="DSSMCIR"),
     _variant("Two-Tower + CIR of weight 0.1", model="DSSMCIR", seeds=1, cir_weight=0.1),
 ]
+TUNED_PARTS = [replace(variant, tuned=True) for variant in PARTS if variant.seeds is None]
 CIR = [
     _variant(f"weight {weight:g}, temperature {temperature:g}", seeds=1, **changes)
     for weight, temperature, changes in [
@@ -161,7 +170,9 @@ ABLATION = DEFAULT_GROUPS | {
     "measures": MEASURES,
     "statistics": STATISTICS_SETS,
     "delays": DELAYS,
+    "tuned": TUNED_PARTS,
 }
+OF_PARTS = ("parts", "tuned")  # groups whose rows are compared with the whole model
 
 
 def _of_table_2(dataset: str, model: str) -> dict:
@@ -196,7 +207,13 @@ def variants_of(dataset: str, group: str, protocol: str) -> list[Variant]:
     """A group's variants: none where the protocol is not the group's, nor those of a preset that the script has not."""
     if protocol not in _PROTOCOLS_OF.get(group, PROTOCOLS):
         return []
-    return [v for v in ABLATION[group] if v.preset is None or v.preset in script(dataset).PRESETS]
+    tuned = tuned_settings(DATA_NAMES.get(dataset, dataset), protocol)
+    return [
+        variant
+        for variant in ABLATION[group]
+        if (variant.preset is None or variant.preset in script(dataset).PRESETS)
+        and (not variant.tuned or _TUNED_AS.get(variant.model, variant.model) in tuned)
+    ]
 
 
 def ablation(dataset: str, protocol: str, groups: list[str], num_seeds: int) -> list[Run]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from reproduction.bootstrap import read_bootstrap
 from reproduction.latency import read_latency
-from reproduction.plans import BASE, LABEL_DELAYS, OWN, REFERENCE, table_2_run, table_2_runs, variants_of
+from reproduction.plans import BASE, LABEL_DELAYS, OF_PARTS, OWN, REFERENCE, table_2_run, table_2_runs, variants_of
 from reproduction.records import RESULTS, Records
 from reproduction.runs import FIRST_SEED
 from reproduction.statistics import holm, mean_and_std, paired_p_value, relative_improvement
@@ -52,7 +52,7 @@ def table_2_rows(
 
 
 def ablation_rows(records: Records, dataset: str, protocol: str, group: str, data_name: str | None = None) -> list[Row]:
-    """A group of the ablation, a row per variant that has records; in "parts" with the difference from IntTower."""
+    """A group of the ablation, a row per variant that has records; where of parts, with the difference from IntTower."""
     data_name = data_name or dataset
     variants = {variant.name: variant for variant in variants_of(dataset, group, protocol)}
     of_variant = {}
@@ -70,7 +70,7 @@ def ablation_rows(records: Records, dataset: str, protocol: str, group: str, dat
         records = of_variant[row["variant"]].values()
         for measure in ("auc", "logloss"):
             row[f"valid_{measure}"] = mean_and_std([r["valid"][measure] for r in records])[0]
-    if group == "parts":
+    if group in OF_PARTS:
         _compare(rows, of_variant, "difference", sign=-1, key="variant")
     return rows
 

@@ -21,7 +21,7 @@ RESULT = "trial.json"  # in the folder of a trial that has ended
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 # What a trial is trained with beside what is searched, the same for every model.
 FIXED = {"lr_schedule": "cosine", "warmup": 0.1, "average_decay": 0.0}
-EPOCHS = {"movielens": 5}  # the others have fewer rows
+EPOCHS = {"movielens": 5, "kuairand": 5}  # the others have fewer rows
 EPOCHS_ELSEWHERE = 10
 
 
