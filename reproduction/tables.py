@@ -52,7 +52,7 @@ def table_2_rows(
 
 
 def ablation_rows(records: Records, dataset: str, protocol: str, group: str, data_name: str | None = None) -> list[Row]:
-    """A group of the ablation, a row per variant that has records; where of parts, with the difference from IntTower."""
+    """A group of the ablation, a row per variant that has records; of parts, with the difference from IntTower."""
     data_name = data_name or dataset
     variants = {variant.name: variant for variant in variants_of(dataset, group, protocol)}
     of_variant = {}
