@@ -111,6 +111,8 @@ class COLD(Estimator):
 def _chosen(groups: list[str] | str | None, every_group: list[str]) -> list[str]:
     if groups is None or groups == "all":
         return every_group
+    if isinstance(groups, str):
+        raise UserError(f"groups: expected all, fields or a list of names, got {groups!r}.")
     unknown = [name for name in groups if name not in every_group]
     if unknown or not groups:
         raise UserError(f"groups: expected some of {', '.join(every_group)}, got {', '.join(unknown) or 'none'}.")

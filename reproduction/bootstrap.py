@@ -41,7 +41,7 @@ def update_bootstrap(
     current = {
         line["model"]: line
         for line in lines
-        if line["protocol"] == protocol and line["made_of"] == _made_of(line["model"], line["seeds"], by_seed)
+        if line["protocol"] == protocol and line["made_of"] == _made_of(line, by_seed)
     }
     wanted = _wanted(by_seed, logits, current)
     if wanted:
@@ -51,7 +51,8 @@ def update_bootstrap(
         aucs = bootstrap_aucs(test.labels.numpy(), compared, test.groups)
         about = {"protocol": protocol, "resamples": RESAMPLES, "users": len(np.unique(test.groups))}
         for model, seeds in wanted.items():
-            current[model] = about | _line(model, seeds, aucs) | {"made_of": _made_of(model, seeds, by_seed)}
+            line = about | _line(model, seeds, aucs)
+            current[model] = line | {"made_of": _made_of(line, by_seed)}
     changed = [line for line in lines if line["protocol"] != protocol] + list(current.values())
     changed.sort(key=lambda line: (line["protocol"], list(TABLE_2).index(line["model"])))
     if changed != lines:
@@ -61,7 +62,8 @@ def update_bootstrap(
         used = current[model]["seeds"] if model in current else []
         if absent := [str(seed) for seed in of_model if seed not in used]:
             of = f"{model}, seed {', '.join(absent)}"
-            notices.append(f"{protocol}: no part in an interval over users: {of}, whose test logits are not here.")
+            whose = "whose test logits" if model == REFERENCE else f"whose test logits, or those of {REFERENCE},"
+            notices.append(f"{protocol}: no part in an interval over users: {of}, {whose} are not here.")
     return notices
 
 
@@ -102,8 +104,9 @@ def read_bootstrap(records: Records, dataset: str, protocol: str, settings: str 
     return {line["model"]: line for line in lines if line["protocol"] == protocol}
 
 
-def _made_of(model: str, seeds: list[int], by_seed: dict[str, dict[int, dict]]) -> str:
-    """What tells apart the records that an interval is made of; of IntTower's, those of the model's seeds."""
-    records = [by_seed[name].get(seed) for name in dict.fromkeys([model, REFERENCE]) for seed in seeds]
+def _made_of(line: dict, by_seed: dict[str, dict[int, dict]]) -> str:
+    """What tells apart the records that an interval is made of; of IntTower's, those that a lead is over."""
+    models = [line["model"], REFERENCE] if "lead" in line else [line["model"]]
+    records = [by_seed.get(model, {}).get(seed) for model in models for seed in line["seeds"]]
     parts = [r and json.dumps([r["settings"], r["tables"], r["code"], r["test"]], sort_keys=True) for r in records]
     return hashlib.sha256("".join(sorted(part or "" for part in parts)).encode()).hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -12,7 +11,16 @@ from statistics import median
 from tqdm import tqdm
 
 from reproduction.folders import RUNS, record_in_folder, run_folder
-from reproduction.processes import LOG, log_lines, readable, start_process, stop_processes, stop_requested, time_left
+from reproduction.processes import (
+    LOG,
+    log_lines,
+    readable,
+    reason_of_end,
+    start_process,
+    stop_processes,
+    stop_requested,
+    time_left,
+)
 from reproduction.records import Records
 from reproduction.runs import Run
 from training import CHECKPOINT
@@ -115,14 +123,9 @@ def _start(run: Run, device: str, runs: Path, lock: int) -> _Child:
 
 
 def _failure(child: _Child) -> str:
-    code = child.process.returncode
-    if code == 0:
-        reason = "its record is of other code or data than stand here now; were files changed while it ran?"
-    elif code < 0:
-        reason = f"killed by {signal.Signals(-code).name}"
-    else:
-        lines = [line for line in log_lines(child.folder) if line.strip()]
-        reason = f"exit code {code}, {lines[-1] if lines else 'no output'}"
+    reason = "its record is of other code or data than stand here now; were files changed while it ran?"
+    if child.process.returncode:
+        reason = reason_of_end(child.process.returncode, child.folder)
     return f"FAILED: {reason} (see {child.folder / LOG})"
 
 

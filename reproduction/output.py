@@ -132,7 +132,7 @@ def _has_a_change(dataset: str, protocol: str, group: str, rows: list[Row]) -> b
     """Whether any row is of another run than those of table 2, or, among the parts, of another model than IntTower."""
     named = {row["variant"] for row in rows}
     variants = [variant for variant in variants_of(dataset, group, protocol) if variant.name in named]
-    if group in OF_PARTS and any(variant.model != REFERENCE for variant in variants):
+    if any(variant.tuned or (group in OF_PARTS and variant.model != REFERENCE) for variant in variants):
         return True
     return any(v.run(dataset, "strict").recorded() != Run(dataset, "strict", v.model).recorded() for v in variants)
 

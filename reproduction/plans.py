@@ -56,7 +56,7 @@ class Variant:
     def run(self, dataset: str, protocol: str, seed: int = FIRST_SEED) -> Run:
         """Its run with a seed; what it does not change is as in table 2."""
         if self.tuned:
-            found = tuned_settings(DATA_NAMES[dataset], protocol)[_TUNED_AS.get(self.model, self.model)]
+            found = tuned_settings(DATA_NAMES[dataset], protocol)[self.model]
             return Run(dataset, protocol, self.model, seed, tuple((found | dict(self.changes)).items()))
         preset = script(dataset).PRESETS[self.preset] if self.preset else {}
         changes = {} if self.by_protocol else as_under_strict(dataset, protocol, self.model)
@@ -67,9 +67,6 @@ class Variant:
         """Its runs, one per seed."""
         count = min(num_seeds, self.seeds or num_seeds)
         return [self.run(dataset, protocol, FIRST_SEED + i) for i in range(count)]
-
-
-_TUNED_AS = {"DSSMCIR": "DSSM"}  # the same towers, not searched by itself
 
 
 def _variant(name: str, model: str = REFERENCE, seeds: int | None = None, **changes) -> Variant:
@@ -208,12 +205,19 @@ def variants_of(dataset: str, group: str, protocol: str) -> list[Variant]:
     if protocol not in _PROTOCOLS_OF.get(group, PROTOCOLS):
         return []
     tuned = tuned_settings(DATA_NAMES.get(dataset, dataset), protocol)
-    return [
+    variants = [
         variant
         for variant in ABLATION[group]
         if (variant.preset is None or variant.preset in script(dataset).PRESETS)
-        and (not variant.tuned or _TUNED_AS.get(variant.model, variant.model) in tuned)
+        and (not variant.tuned or variant.model in tuned)
     ]
+    # What the search left out by itself is no change to it.
+    return [v for v in variants if not v.tuned or v.name == REFERENCE or not _is_whole_model(v, dataset, protocol)]
+
+
+def _is_whole_model(variant: Variant, dataset: str, protocol: str) -> bool:
+    whole = replace(variant, name=REFERENCE, changes=(), model=REFERENCE)
+    return variant.model == REFERENCE and variant.run(dataset, protocol) == whole.run(dataset, protocol)
 
 
 def ablation(dataset: str, protocol: str, groups: list[str], num_seeds: int) -> list[Run]:

@@ -148,3 +148,11 @@ def log_lines(folder: Path) -> list[str]:
         return (folder / LOG).read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return []
+
+
+def reason_of_end(code: int, folder: Path) -> str:
+    """Why a process ended with a code that is not 0, in a few words."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    lines = [line for line in log_lines(folder) if line.strip()]
+    return f"exit code {code}, {lines[-1] if lines else 'no output'}"

@@ -9,23 +9,25 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
+from shell import assert_refused, copy_of_the_project, environment, run
 
-from experiment.code_version import PROJECT
 from experiment.settings import model_fields, parse_settings, taken_fields
 from experiment.tuned import FOUND, tuned_settings
 from model import model_class
+from preprocessing.command import EXIT_INTERRUPTED
 from preprocessing.errors import UserError
 from reproduction import runs
-from reproduction.plans import TABLE_2, TUNED, table_2_runs
-from reproduction.runs import DATA_NAMES, SOURCES, script, settings_of
+from reproduction.plans import TUNED, table_2_runs
+from reproduction.runs import DATA_NAMES, SOURCES, Run, script, settings_of
 from training.errors import Interrupted
-from tuning.output import best_so_far, best_trial, write_found
-from tuning.space import SHARED, as_settings, defaults_of, space_of
-from tuning.study import COMPLETE, FAILED, PRUNED, RESULT, Study
+from tuning.output import best_so_far, write_found
+from tuning.space import SEARCHED, SHARED, as_settings, defaults_of, space_of
+from tuning.study import COMPLETE, FAILED, PRUNED, RESULT, Study, best_trial, missing_lengths
 from tuning.trial import ask
 from tuning.trial import main as make_trial
 
@@ -41,14 +43,14 @@ def study(sample_folder, tmp_path, monkeypatch) -> Study:
         cached.cache_clear()
 
 
-def arguments_of(study: Study, folder) -> argparse.Namespace:
+def arguments_of(study: Study, folder, wanted: int) -> argparse.Namespace:
     folder.mkdir(parents=True, exist_ok=True)
     of_study = {name: getattr(study, name) for name in ("dataset", "protocol", "model", "seed", "found")}
-    return argparse.Namespace(**of_study, folder=folder, device="cpu")
+    return argparse.Namespace(**of_study, folder=folder, device="cpu", wanted=wanted)
 
 
-def trial_of(study: Study, folder) -> dict:
-    make_trial(arguments_of(study, folder))
+def trial_of(study: Study, folder, wanted: int = 20) -> dict:
+    make_trial(arguments_of(study, folder, wanted))
     return json.loads((folder / RESULT).read_text())
 
 
@@ -58,7 +60,7 @@ def without_clock(record: dict) -> dict:
     return {name: value for name, value in record.items() if name != "seconds"} | {"history": history}
 
 
-@pytest.mark.parametrize("model", TABLE_2)
+@pytest.mark.parametrize("model", SEARCHED)
 def test_what_may_be_chosen_are_settings_that_the_model_has(model):
     of_other_models = model_fields().keys() - taken_fields(model_class(model)).keys()
     names = space_of(model).keys()
@@ -67,8 +69,8 @@ def test_what_may_be_chosen_are_settings_that_the_model_has(model):
 
 
 def test_a_scripts_own_settings_lie_in_what_may_be_chosen():
-    for dataset, source in SOURCES.items():
-        for protocol, model in itertools.product(source.protocols, TABLE_2):
+    for dataset, source in ((name, SOURCES[name]) for name in DATA_NAMES):
+        for protocol, model in itertools.product(source.protocols, SEARCHED):
             defaults = defaults_of(model, dataset, protocol)
             for name, values in space_of(model).items():
                 own = values.to_internal_repr(defaults[name])
@@ -92,16 +94,24 @@ def test_the_first_trial_is_the_scripts_own_and_the_next_depends_on_the_records_
     assert second != ask(Study("movielens", "strict", "DSSM", seed=4), [first]).params
 
 
-def test_numbers_become_settings_with_three_digits_and_statistics_go_with_ids_that_are_dropped():
-    chosen = {"lr": 0.00123456, "embedding_dim": 64, "user_id_dropout": 0.5, "item_id_dropout": 0.0}
-    assert as_settings(chosen) == chosen | {"lr": 0.00123}
-    assert as_settings(chosen | {"user_id_dropout": 0.0})["drop_statistics"] is False
+def test_numbers_become_settings_with_three_digits_and_a_share_below_0_is_none():
+    drawn = {"lr": 0.00123456, "embedding_dim": 64, "user_id_dropout": 0.5, "item_id_dropout": -0.3}
+    assert as_settings(drawn) == drawn | {"lr": 0.00123, "item_id_dropout": 0.0}
+    nothing_dropped = as_settings(drawn | {"user_id_dropout": -0.1})
+    assert (nothing_dropped["user_id_dropout"], nothing_dropped["drop_statistics"]) == (0.0, False)
 
 
-def test_a_trial_says_nothing_of_test_and_what_is_worse_than_half_is_stopped_early(study, tmp_path):
+def test_the_test_rows_have_no_say_in_a_trial(study, tmp_path, monkeypatch):
+    before = trial_of(study, tmp_path / "before")
+    data = runs.load("movielens", "strict")
+    turned = replace(data, test=replace(data.test, labels=1 - data.test.labels))
+    monkeypatch.setattr("tuning.trial.load", lambda dataset, protocol: turned)
+    assert without_clock(trial_of(study, tmp_path / "after")) == without_clock(before)
+
+
+def test_what_is_worse_than_half_is_stopped_after_two_epochs(study, tmp_path):
     first = trial_of(study, tmp_path / "0")
     assert first["state"] == COMPLETE
-    assert "test" not in json.dumps(first)
     assert [row["epoch"] for row in first["history"]] == [1, 2, 3, 4, 5]
     assert first["valid_auc"] == max(row["valid_auc"] for row in first["history"])
     history = [row | {"valid_auc": 0.99} for row in first["history"]]
@@ -110,6 +120,21 @@ def test_a_trial_says_nothing_of_test_and_what_is_worse_than_half_is_stopped_ear
     assert [trial["number"] for trial in study.trials()] == [0, 1, 2, 3]
     stopped = trial_of(study, tmp_path / "4")
     assert (stopped["state"], len(stopped["history"]), stopped["number"]) == (PRUNED, 2, 4)
+
+
+def test_what_the_search_found_best_is_trained_two_and_four_times_as_long(study, tmp_path):
+    first = trial_of(study, tmp_path / "0", wanted=1)
+    study.add(first)
+    assert study.missing(study.trials(), wanted=1) == 2
+    assert study.missing(study.trials(), wanted=3) == 4
+    for number, epochs in ((1, 10), (2, 20)):
+        longer = trial_of(study, tmp_path / str(number), wanted=1)
+        assert (longer["number"], longer["settings"], len(longer["history"])) == (number, first["settings"], epochs)
+        study.add(longer)
+    assert study.missing(study.trials(), wanted=1) == 0
+    # A better one is trained longer in its turn.
+    better = first | {"settings": first["settings"] | {"lr": 0.002}, "valid_auc": 0.999}
+    assert missing_lengths([*study.trials(), better]) == [2, 4]
 
 
 def test_a_trial_that_is_stopped_goes_on_as_if_it_had_never_been(study, tmp_path, monkeypatch):
@@ -124,7 +149,7 @@ def test_a_trial_that_is_stopped_goes_on_as_if_it_had_never_been(study, tmp_path
     with monkeypatch.context() as patched:
         patched.setattr(optuna.Trial, "report", stop_at_the_second_epoch)
         with pytest.raises(Interrupted):
-            make_trial(arguments_of(study, tmp_path / "0"))
+            make_trial(arguments_of(study, tmp_path / "0", 20))
     assert without_clock(trial_of(study, tmp_path / "0")) == without_clock(whole)
 
 
@@ -148,7 +173,7 @@ def test_the_best_is_taken_of_trials_that_ran_to_their_end():
 def test_records_of_another_search_are_not_taken_for_this_one(study, tmp_path):
     study.add(trial_of(study, tmp_path / "0"))
     other = Study(study.dataset, study.protocol, study.model, seed=4, found=study.found)
-    with pytest.raises(UserError, match="expected trials of this code, data and seed, got another seed in trial 0"):
+    with pytest.raises(UserError, match="the search that would be made here, got another settings in trial 0"):
         other.trials()
 
 
@@ -159,7 +184,10 @@ def test_what_was_found_names_the_study_it_comes_from(study, tmp_path):
     found = json.loads((study.found / f"{study.name}.json").read_text())["DSSM"]
     assert found["study"] == "movielens-synthetic-strict/DSSM.jsonl"
     assert (found["trial"], found["trials"], found["valid_auc"]) == (0, 1, record["valid_auc"])
-    assert found["settings"] == study.fixed | record["settings"]
+    assert found["settings"].items() >= record["settings"].items()
+    # A run of the table with the trial's seed would be the trial again.
+    again = Run("movielens", "strict", "DSSM", study.seed, tuple(found["settings"].items()))
+    assert again.recorded() == study.run(record["settings"]).recorded()
 
 
 def test_what_was_found_is_taken_by_the_scripts_and_by_the_table():
@@ -190,22 +218,49 @@ def test_a_preset_of_what_was_not_searched_is_refused():
         parse_settings(script("kuairand").Settings, ["--preset", "tuned", "--protocol", "paper"], {}, "")
 
 
-@pytest.mark.slow
-def test_the_command_makes_what_is_missing_and_replays_what_is_not(sample_folder, tmp_path):
-    def tune(trials: int) -> list[str]:
-        command = [sys.executable, "tune.py", "--models", "LR", "StatisticsLR", "--trials", str(trials), "--jobs", "2"]
-        environment = os.environ | {"INTTOWER_DATA": str(sample_folder)}
-        result = subprocess.run(
-            [*command, "--found", tmp_path], cwd=PROJECT, env=environment, capture_output=True, text=True, check=True
-        )
-        return result.stdout.splitlines()
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--protocols", "paper"], "invalid choice: 'paper'"),
+        (["--seed", "1023"], "--seed: expected none of the tables' seeds, from 1023 on, got 1023"),
+        (["--datasets", "alibaba"], "invalid choice: 'alibaba'"),
+    ],
+)
+def test_a_search_that_could_not_be_meant_is_refused(flags, reason):
+    assert_refused(run("tune.py", *flags), reason)
 
-    first = tune(1)
-    assert sum("trial 0: valid AUC" in line for line in first) == 2
-    second = tune(2)
-    assert not any("trial 0: valid AUC" in line for line in second)
-    assert sum("trial 1: valid AUC" in line for line in second) == 2
-    records = (tmp_path / "movielens-synthetic-strict" / "LR.jsonl").read_text()
-    assert tune(2) == second[-6:]
-    assert (tmp_path / "movielens-synthetic-strict" / "LR.jsonl").read_text() == records
-    assert (tmp_path / "figure" / "movielens-synthetic-strict_trials.png").stat().st_size > 10_000
+
+@pytest.mark.slow
+def test_the_command_makes_what_is_missing_whatever_stopped_it_and_however_many_run_at_once(sample_folder, tmp_path):
+    project = copy_of_the_project(tmp_path / "project")
+    environ = environment(INTTOWER_DATA=str(sample_folder))
+
+    def tune(found: str, trials: int, jobs: int) -> list[str]:
+        command = [sys.executable, "tune.py", "--models", "LR", "StatisticsLR", "--trials", str(trials)]
+        command += ["--jobs", str(jobs), "--found", found]
+        ended = subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout.splitlines()
+
+    def records(found: str) -> list[dict]:
+        path = project / found / "movielens-synthetic-strict" / "LR.jsonl"
+        return [without_clock(json.loads(line)) for line in path.read_text().splitlines()]
+
+    first = tune("a", 2, jobs=2)
+    assert sum("trial 1: valid AUC" in line for line in first) == 2
+    assert [record["times"] for record in records("a")] == [1, 1, 2, 4]
+    before = (project / "a" / "movielens-synthetic-strict" / "LR.jsonl").read_bytes()
+    assert tune("a", 2, jobs=2) == first[-8:]  # the same table
+    assert (project / "a" / "movielens-synthetic-strict" / "LR.jsonl").read_bytes() == before
+    assert (project / "a" / "figure" / "movielens-synthetic-strict_trials.png").stat().st_size > 10_000
+
+    command = [sys.executable, "tune.py", "--models", "LR", "StatisticsLR", "--trials", "2", "--jobs", "1"]
+    stopped = subprocess.Popen(
+        [*command, "--found", "b"], cwd=project, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    next(line for line in stopped.stdout if "trial 0" in line)
+    stopped.send_signal(signal.SIGTERM)
+    _, told = stopped.communicate(timeout=60)
+    assert (stopped.returncode, "the same command goes on" in told) == (EXIT_INTERRUPTED, True), told
+    tune("b", 2, jobs=1)
+    assert records("b") == records("a")

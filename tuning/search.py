@@ -11,13 +11,21 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
 from tqdm import tqdm
 
 from preprocessing.errors import Stopped
-from reproduction.processes import LOG, log_lines, readable, start_process, stop_processes, stop_requested, time_left
-from tuning.study import COMPLETE, RESULT, TRIALS, Study
+from reproduction.processes import (
+    LOG,
+    readable,
+    reason_of_end,
+    start_process,
+    stop_processes,
+    stop_requested,
+    time_left,
+)
+from tuning.study import COMPLETE, LENGTHS, RESULT, TRIALS, Study
 
 POLL_SECONDS = 0.5
 
@@ -29,13 +37,30 @@ class _Child:
     folder: Path
 
 
-def expected_seconds(trials: list[dict]) -> float | None:
-    """The time that another trial may take: the mean of those on record; None where there is none."""
-    return mean(trial["seconds"] for trial in trials) if trials else None
+def expected_seconds(study: Study, trials: list[dict], wanted: int) -> float | None:
+    """The time that a study's missing trials may take, one after the other; None where none is on record."""
+    if not trials:
+        return None
+    missing = study.missing(trials, wanted)
+    longer = LENGTHS[-missing:] if 0 < missing <= len(LENGTHS) else LENGTHS if missing else ()
+    # A trial of the search is often stopped early; a longer one never is, and takes what its epochs do.
+    search = [trial["seconds"] for trial in trials if trial["times"] == 1]
+    epoch = median(t["seconds"] / len(t["history"]) for t in trials if t["history"])
+    return (missing - len(longer)) * mean(search) + sum(longer) * study.epochs * epoch
+
+
+def time_left_of(studies: dict[Study, list[dict]], wanted: int, jobs: int) -> str:
+    """The same of many, as a person says it: each is made one trial after the other, `jobs` of them side by side."""
+    seconds = {study: expected_seconds(study, trials, wanted) for study, trials in studies.items()}
+    known = [each for each in seconds.values() if each is not None]
+    if not known:
+        return "an unknown time"
+    typical = mean(known)  # for those of which nothing is known
+    return f"about {readable(time_left([typical if each is None else each for each in seconds.values()], jobs))}"
 
 
 def search(studies: list[Study], wanted: int, jobs: int, device: str, lock: int, folder: Path = TRIALS) -> None:
-    """Make trials until each study has as many as are wanted, and keep their records.
+    """Make trials until each study has as many as are wanted and the longer ones, and keep their records.
 
     Raises KeyboardInterrupt where it is stopped, the running trials having saved where they are, and Stopped where a
     trial failed for another reason than its settings.
@@ -47,13 +72,10 @@ def search(studies: list[Study], wanted: int, jobs: int, device: str, lock: int,
     working: list[_Child] = []
 
     def missing(study: Study) -> int:
-        return max(wanted - len(trials[study]), 0)
+        return study.missing(trials[study], wanted)
 
     def left() -> str:
-        known = [seconds for made in trials.values() if (seconds := expected_seconds(made)) is not None]
-        unknown = mean(known) if known else 0.0
-        seconds = [missing(study) * (expected_seconds(trials[study]) or unknown) for study in studies]
-        return f"about {readable(time_left(seconds, jobs))} left" if known else "time unknown"
+        return f"{time_left_of(trials, wanted, jobs)} left"
 
     with stop_requested() as stop, tqdm(total=sum(map(missing, studies)), unit="trial", disable=None) as bar:
         try:
@@ -63,7 +85,7 @@ def search(studies: list[Study], wanted: int, jobs: int, device: str, lock: int,
                 idle = [s for s in studies if missing(s) and all(child.study != s for child in working)]
                 # The fewest trials first, so that the studies go on side by side to the end.
                 for study in sorted(idle, key=lambda s: len(trials[s]))[: jobs - len(working)]:
-                    working.append(_start(study, len(trials[study]), device, folder, lock))
+                    working.append(_start(study, len(trials[study]), wanted, device, folder, lock))
                 bar.set_description(", ".join(f"{c.study.model} {c.folder.name}" for c in working), refresh=False)
                 bar.set_postfix_str(left())
                 time.sleep(POLL_SECONDS)
@@ -79,27 +101,36 @@ def search(studies: list[Study], wanted: int, jobs: int, device: str, lock: int,
             stop_processes([child.process for child in working])
 
 
-def _start(study: Study, number: int, device: str, trials: Path, lock: int) -> _Child:
+def _start(study: Study, number: int, wanted: int, device: str, trials: Path, lock: int) -> _Child:
     folder = study.folder(number, trials)
     arguments = ["-m", "tuning.trial", "--dataset", study.dataset, "--protocol", study.protocol]
-    arguments += ["--model", study.model, "--seed", str(study.seed), "--found", str(study.found.resolve())]
+    arguments += [
+        "--model",
+        study.model,
+        "--seed",
+        str(study.seed),
+        "--wanted",
+        str(wanted),
+        "--found",
+        str(study.found.resolve()),
+    ]
     arguments += ["--folder", str(folder.resolve()), "--device", device]
     return _Child(study, start_process(arguments, folder, lock), folder)
 
 
 def _record(child: _Child) -> dict:
-    try:
-        return json.loads((child.folder / RESULT).read_text())
-    except FileNotFoundError:
-        lines = [line for line in log_lines(child.folder) if line.strip()]
+    if child.process.returncode:
         raise Stopped(
-            f"{child.study.name} {child.study.model}, trial {child.folder.name}: exit code {child.process.returncode}, "
-            f"{lines[-1] if lines else 'no output'} (see {child.folder / LOG}). What was made is on record."
-        ) from None
+            f"{child.study.name} {child.study.model}, trial {child.folder.name}: "
+            f"{reason_of_end(child.process.returncode, child.folder)} (see {child.folder / LOG}). "
+            "The trials before it are on record."
+        )
+    return json.loads((child.folder / RESULT).read_text())
 
 
 def _outcome(record: dict) -> str:
     epochs = f"after {len(record['history'])} epochs"
     state = "" if record["state"] == COMPLETE else f", {record['state']} {epochs}"
+    state += f", {record['times']} times as long" if record["times"] > 1 else ""
     auc = "no AUC" if record["valid_auc"] is None else f"valid AUC {record['valid_auc']:.4f}"
     return f"trial {record['number']}: {auc}{state} in {readable(record['seconds'])}"

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+import json
 
-from reproduction.runs import settings_of
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, distribution_to_json
+
+from reproduction.plans import TABLE_2, table_2_run
+from reproduction.runs import Run
 
 Space = dict[str, BaseDistribution]
+
+SEARCHED = (*TABLE_2, "DSSMCIR")
 
 
 def _log(low: float, high: float) -> FloatDistribution:
     return FloatDistribution(low, high, log=True)
+
+
+def _share(most: float) -> FloatDistribution:
+    """A share of which half of all draws are 0: what is drawn below 0 counts as 0."""
+    return FloatDistribution(-most, most)
 
 
 def _one_of(*values) -> CategoricalDistribution:
@@ -18,21 +28,24 @@ def _one_of(*values) -> CategoricalDistribution:
 
 
 SHARED: Space = {
-    "lr": _log(1e-4, 1e-2),
-    "l2_embedding": _log(1e-6, 10),
+    "lr": _log(3e-4, 1e-2),
+    "l2_embedding": _log(1e-5, 10),
     "dropout": FloatDistribution(0.0, 0.6),
     "embedding_dim": _one_of(16, 32, 64),
     "batch_size": _one_of(1024, 2048, 4096),
-    "user_id_dropout": _one_of(0.0, 0.5, 0.9),
-    "item_id_dropout": _one_of(0.0, 0.5),
+    "user_id_dropout": _share(0.95),
+    "item_id_dropout": _share(0.95),
 }
-_OF_ONE_LAYER = {"lr": _log(1e-4, 0.3)}  # which learns slowest by far
+_OF_ONE_LAYER = {"lr": _log(3e-4, 0.3)}  # which learns slowest by far
+_TEMPERATURE = {"initial_temperature": _log(0.02, 1)}
+_CIR = {"cir_weight": _one_of(0.0, 0.03, 0.1, 0.3, 1.0, 3.0), "cir_temperature": _log(0.03, 0.5)}
 OWN: dict[str, Space] = {
     "LR": _OF_ONE_LAYER,
     "StatisticsLR": _OF_ONE_LAYER,
-    "DSSM": {"initial_temperature": _log(0.02, 1)},
+    "DSSM": _TEMPERATURE,
+    "DSSMCIR": _TEMPERATURE | _CIR,
     "DAT": {
-        "initial_temperature": _log(0.02, 1),
+        **_TEMPERATURE,
         "user_mimic_weight": _log(0.01, 10),
         "item_mimic_weight": _log(0.01, 10),
         "alignment_weight": _log(0.01, 10),
@@ -41,8 +54,7 @@ OWN: dict[str, Space] = {
     "DCN": {"cross_num": _one_of(1, 2, 3, 4), "cross_parameterization": _one_of("vector", "matrix")},
     "AutoInt": {"att_layer_num": _one_of(1, 2, 3), "att_head_num": _one_of(1, 2, 4)},
     "IntTower": {
-        "cir_weight": _one_of(0.0, 0.03, 0.1, 0.3, 1.0, 3.0),
-        "cir_temperature": _log(0.03, 0.5),
+        **_CIR,
         "user_head": _one_of(1, 2, 4, 8),
         "item_head": _one_of(1, 2, 4, 8),
         "levels": _one_of("all", "last"),
@@ -51,7 +63,8 @@ OWN: dict[str, Space] = {
     },
 }
 # What a model has no use for: a choice that changes nothing would only cost it trials.
-WITHOUT = {"LR": ("dropout", "embedding_dim"), "StatisticsLR": ("dropout", "embedding_dim", "l2_embedding")}
+_NO_NETWORK = ("dropout", "embedding_dim")
+WITHOUT = {"LR": _NO_NETWORK, "StatisticsLR": (*_NO_NETWORK, "l2_embedding", "user_id_dropout", "item_id_dropout")}
 DIGITS = 3  # of a number that count
 
 
@@ -61,9 +74,15 @@ def space_of(model: str) -> Space:
     return shared | OWN.get(model, {})
 
 
+def as_json(space: Space) -> dict:
+    """A space as records keep it."""
+    return {name: json.loads(distribution_to_json(values)) for name, values in space.items()}
+
+
 def defaults_of(model: str, dataset: str, protocol: str) -> dict:
-    """With what the dataset's script trains a model where nobody chose otherwise: the first trial of each search."""
-    settings = settings_of(dataset, protocol, model=model)
+    """With what table 2 trains a model where nothing was searched: the first trial of each search."""
+    run = table_2_run(dataset, protocol, model) if model in TABLE_2 else Run(dataset, protocol, model)
+    settings = run.settings()
     return {name: getattr(settings, name) for name in space_of(model)}
 
 
@@ -72,6 +91,8 @@ def as_settings(parameters: dict) -> dict:
     settings = {
         name: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value for name, value in parameters.items()
     }
+    for name in ("user_id_dropout", "item_id_dropout"):
+        settings[name] = max(settings.get(name, 0.0), 0.0)
     if not settings["user_id_dropout"] + settings["item_id_dropout"]:
         settings["drop_statistics"] = False  # there is nothing that they would go along with
     return settings

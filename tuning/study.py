@@ -1,4 +1,4 @@
-"""A search for the settings of one model on one dataset: what it is of, its records, and what they found.
+"""A search for the settings of one model on one dataset: what it is of, its records, and what comes next.
 
 A study has a file of JSON lines, a line a trial. It is Optuna's in the trials alone: whoever asks for the next one
 rebuilds it from the records, so that they are all there is, and it can be stopped and taken up at any trial.
@@ -6,15 +6,19 @@ rebuilds it from the records, so that they are all there is, and it can be stopp
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+
+import optuna
 
 from experiment.tuned import FOUND
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 from reproduction.records import PROJECT, read_json_lines
 from reproduction.runs import Run, data_state, newest_code
+from tuning.space import as_json, as_settings, space_of
 
 TRIALS = PROJECT / "runs" / "tune"
 RESULT = "trial.json"  # in the folder of a trial that has ended
@@ -23,6 +27,8 @@ COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 FIXED = {"lr_schedule": "cosine", "warmup": 0.1, "average_decay": 0.0}
 EPOCHS = {"movielens": 5, "kuairand": 5}  # the others have fewer rows
 EPOCHS_ELSEWHERE = 10
+# A short training is no friend of a model that learns slowly: what the search found best is trained longer, too.
+LENGTHS = (2, 4)  # times the epochs of a trial
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Study:
     model: str
     seed: int
     found: Path = FOUND
+    device: str = "cpu"  # the kind alone
 
     @property
     def name(self) -> str:
@@ -45,37 +52,49 @@ class Study:
         """Where its records are."""
         return self.found / self.name / f"{self.model}.jsonl"
 
-    def folder(self, number: int, trials: Path = TRIALS) -> Path:
-        """Where a trial's checkpoint and log are until it has ended."""
-        return trials / f"{self.name}-{self.model}-seed{self.seed}" / str(number)
-
     @property
-    def fixed(self) -> dict:
-        """The settings that no trial changes."""
-        return FIXED | {"epochs": EPOCHS.get(self.dataset, EPOCHS_ELSEWHERE)}
+    def epochs(self) -> int:
+        """Of a trial."""
+        return EPOCHS.get(self.dataset, EPOCHS_ELSEWHERE)
 
-    def run(self, chosen: dict) -> Run:
-        """What is trained with the settings that a trial tries."""
-        return Run(self.dataset, self.protocol, self.model, self.seed, tuple((self.fixed | chosen).items()))
+    def folder(self, number: int, trials: Path = TRIALS) -> Path:
+        """Where a trial's checkpoint and log are until it has ended; another search's are elsewhere."""
+        identity = json.dumps([self.made_of(), str(self.found.resolve())], sort_keys=True)
+        key = hashlib.sha256(identity.encode()).hexdigest()[:10]
+        return trials / f"{self.name}-{self.model}-{key}" / str(number)
+
+    def run(self, chosen: dict, times: int = 1) -> Run:
+        """What is trained with chosen settings, for so many times the epochs of a trial."""
+        epochs = times * self.epochs
+        # The rate falls to 0 at the last epoch, before which no training is to end.
+        changes = FIXED | {"epochs": epochs, "patience": epochs} | chosen
+        return Run(self.dataset, self.protocol, self.model, self.seed, tuple(changes.items()))
 
     def made_of(self) -> dict:
-        """What the records of one search have in common."""
-        data = data_state(self.dataset, self.protocol)
-        code = newest_code(self.run({}).code())
+        """What the records of one search have in common, beside what it chooses."""
+        data, space = data_state(self.dataset, self.protocol), space_of(self.model)
+        run = self.run(as_settings({}))
         return {
-            "seed": self.seed, "fixed": self.fixed, "code": code, "fingerprint": data.fingerprint, "tables": data.tables
-        }  # fmt: skip
+            "code": newest_code(run.code()),
+            "fingerprint": data.fingerprint,
+            "tables": data.tables,
+            "device": self.device,
+            "settings": {name: value for name, value in run.recorded().items() if name not in space},
+            "space": as_json(space),
+            "optuna": optuna.__version__,
+        }
 
     def trials(self) -> list[dict]:
         """Its records, in the order in which they were made; raises UserError where they are of another search."""
         records = read_json_lines(self.path)
         made_of = json.loads(json.dumps(self.made_of()))
         for record in records:
-            record["made_of"]["code"] = newest_code(record["made_of"]["code"])
-            if different := [name for name, value in made_of.items() if record["made_of"].get(name) != value]:
+            of_record = record["made_of"] | {"code": newest_code(record["made_of"]["code"])}
+            if different := [name for name, value in made_of.items() if of_record.get(name) != value]:
                 raise UserError(
-                    f"{self.path}: expected trials of this code, data and seed, got another {', '.join(different)} in "
-                    f"trial {record['number']}; --found takes another folder, or remove the file to search anew."
+                    f"{self.path}: expected trials of the search that would be made here, got another "
+                    f"{', '.join(different)} in trial {record['number']}; --found takes another folder, or remove the "
+                    "file to search anew."
                 )
         return records
 
@@ -83,3 +102,25 @@ class Study:
         """Keep a trial's record; the file is replaced in one step."""
         lines = [*read_json_lines(self.path), record]
         write_atomically(self.path, "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines).encode())
+
+    def missing(self, trials: list[dict], wanted: int) -> int:
+        """How many trials are still to be made, those that are longer included."""
+        searched = sum(trial["times"] == 1 for trial in trials)
+        if searched < wanted:
+            return wanted - searched + len(LENGTHS)
+        return len(missing_lengths(trials))
+
+
+def missing_lengths(trials: list[dict]) -> list[int]:
+    """For how many times a trial's epochs what the search found best was not trained yet."""
+    best = best_trial([trial for trial in trials if trial["times"] == 1])
+    if best is None:
+        return []
+    made = {trial["times"] for trial in trials if trial["settings"] == best["settings"]}
+    return [times for times in LENGTHS if times not in made]
+
+
+def best_trial(trials: list[dict]) -> dict | None:
+    """The trial with the highest validation AUC of those that ran to their end; None where there is none."""
+    complete = [trial for trial in trials if trial["state"] == COMPLETE]
+    return max(complete, key=lambda trial: trial["valid_auc"], default=None)

@@ -1,7 +1,7 @@
 """One trial of a search: settings are drawn, trained, and judged on validation alone. The test rows are not looked at.
 
-    python -m tuning.trial --dataset movielens --protocol strict --model DCN --seed 1 --found results/tuned \
-        --folder runs/tune/movielens-strict-DCN-seed1/0
+    python -m tuning.trial --dataset movielens --protocol strict --model DCN --seed 1 --wanted 20 \
+        --found results/tuned --folder runs/tune/movielens-strict-DCN/0
 
 Which settings the trial tries depends on the records of the trials before it and on the seed, and on nothing else. Its
 record is left in the folder, from where `tune.py` takes it.
@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from preprocessing.command import Parser, exit_code, read_command_line
+from preprocessing.command import Parser, exit_code, positive, read_command_line
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -24,6 +24,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     for name in ("--dataset", "--protocol", "--model"):
         parser.add_argument(name, required=True)
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--wanted", type=positive, required=True, help="trials of the search")
     parser.add_argument("--found", type=Path, required=True, help="folder of the records")
     parser.add_argument("--folder", type=Path, required=True, help="folder of this trial")
     parser.add_argument("--device", default="cpu")
@@ -33,19 +34,22 @@ def parse(words: list[str]) -> argparse.Namespace:
 if __name__ == "__main__":
     arguments = read_command_line(parse)  # before the imports below
 
+from dataclasses import replace
+
 import optuna
 
 from experiment.run import make_trainer
 from model import model_class
+from preprocessing.errors import is_out_of_memory
 from preprocessing.files import write_atomically
-from reproduction.runs import script
+from reproduction.runs import kind_of_device, load
 from training.errors import NonFiniteLoss
 from training.trainer import seed_everything
 from tuning.space import as_settings, defaults_of, space_of
-from tuning.study import COMPLETE, FAILED, PRUNED, RESULT, Study
+from tuning.study import COMPLETE, FAILED, PRUNED, RESULT, Study, best_trial, missing_lengths
 
-STARTUP_TRIALS = 6  # drawn evenly, before TPE has seen enough
-# A trial is stopped after an epoch that lies below the median of what the trials before it had there.
+STARTUP_TRIALS = 6  # the first, and those drawn evenly before TPE has seen enough
+# A trial is stopped after an epoch by which its best lies below the median of what complete trials had there.
 UNPRUNED_TRIALS, UNPRUNED_EPOCHS = 4, 1
 _STATES = {
     COMPLETE: optuna.trial.TrialState.COMPLETE,
@@ -55,7 +59,7 @@ _STATES = {
 
 
 def replay(study: Study, trials: list[dict]) -> optuna.Study:
-    """A study as Optuna would have it after some trials."""
+    """A study as Optuna would have it after some trials of its search."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # By number: a sampler that is made anew for each trial would draw the same again and again.
     sampler = optuna.samplers.TPESampler(seed=1000 * study.seed + len(trials), n_startup_trials=STARTUP_TRIALS)
@@ -76,7 +80,7 @@ def replay(study: Study, trials: list[dict]) -> optuna.Study:
 
 
 def ask(study: Study, trials: list[dict]) -> optuna.Trial:
-    """The next trial; the first is of the settings that the dataset's script has by itself."""
+    """The next trial of a search; the first is of the settings that table 2 has where nothing was searched."""
     replayed = replay(study, trials)
     if not trials:
         replayed.enqueue_trial(defaults_of(study.model, study.dataset, study.protocol))
@@ -85,45 +89,59 @@ def ask(study: Study, trials: list[dict]) -> optuna.Trial:
 
 def main(arguments: argparse.Namespace) -> None:
     """Ask, train, leave the record."""
-    study = Study(arguments.dataset, arguments.protocol, arguments.model, arguments.seed, arguments.found)
+    start = time.monotonic()
+    (arguments.folder / RESULT).unlink(missing_ok=True)
+    device = kind_of_device(arguments.device)
+    study = Study(arguments.dataset, arguments.protocol, arguments.model, arguments.seed, arguments.found, device)
     trials = study.trials()
-    trial = ask(study, trials)
-    chosen = as_settings(trial.params)
-    print(json.dumps(chosen), flush=True)
-    settings = study.run(chosen).settings()
+    searched = [trial for trial in trials if trial["times"] == 1]
+    if len(searched) < arguments.wanted:
+        trial, times = ask(study, searched), 1
+        parameters, chosen = trial.params, as_settings(trial.params)
+    else:
+        trial, times, best = None, missing_lengths(trials)[0], best_trial(searched)
+        parameters, chosen = best["parameters"], best["settings"]
+    print(json.dumps(chosen | {"times": times}), flush=True)
+    settings = study.run(chosen, times).settings()
     settings.device, settings.resume = arguments.device, True
-    data = script(study.dataset).load(settings)
+    data = replace(load(study.dataset, study.protocol), embedding_dim=settings.embedding_dim)
     seed_everything(settings.seed)
     model_type = model_class(study.model)
-    model = model_type.from_columns(data.user_columns, data.item_columns, **settings.model_options(model_type))
-    trainer = make_trainer(settings, data, model, arguments.folder)
-    start, before = time.monotonic(), trainer.progress.seconds
 
     def is_bad(row: dict) -> bool:
         print(f"epoch {row['epoch']:3d}  valid AUC {row['valid_auc']:.4f}  {row['seconds']:.0f} s", flush=True)
+        if trial is None:
+            return False
         trial.report(row["valid_auc"], row["epoch"])
         return row["epoch"] < settings.epochs and trial.should_prune()
 
-    progress, reason = trainer.progress, None
+    history, reason, parameters_of_model, before = [], None, None, 0.0
     try:
-        if not any([is_bad(row) for row in progress.history]):  # of a trial that was stopped and goes on
+        model = model_type.from_columns(data.user_columns, data.item_columns, **settings.model_options(model_type))
+        parameters_of_model = sum(parameter.numel() for parameter in model.parameters())
+        trainer = make_trainer(settings, data, model, arguments.folder)
+        history, before = trainer.progress.history, trainer.progress.seconds
+        if not any([is_bad(row) for row in history]):  # of a trial that was stopped and goes on
             trainer.fit(data.train, data.valid, settings.epochs, after_epoch=is_bad)
-        state = COMPLETE if progress.epoch == settings.epochs else PRUNED
-    except NonFiniteLoss as error:
-        state, reason = FAILED, str(error)
-    best = max(progress.history, key=lambda row: row["valid_auc"], default={"valid_auc": None, "valid_logloss": None})
+        state = COMPLETE if trainer.progress.epoch == settings.epochs else PRUNED
+    except (NonFiniteLoss, MemoryError, RuntimeError) as error:
+        if not isinstance(error, NonFiniteLoss) and not is_out_of_memory(error):
+            raise
+        state, reason = FAILED, str(error).splitlines()[0]
+    best = max(history, key=lambda row: row["valid_auc"], default={"valid_auc": None, "valid_logloss": None})
     record = {
         "number": len(trials),
+        "times": times,
         "state": state,
         "reason": reason,
-        "parameters": trial.params,
+        "parameters": parameters,
         "settings": chosen,
         "valid_auc": best["valid_auc"],
         "valid_logloss": best["valid_logloss"],
-        "best_epoch": progress.best_epoch,
-        "history": progress.history,
+        "best_epoch": best.get("epoch"),
+        "history": history,
         "seconds": before + time.monotonic() - start,
-        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "num_parameters": parameters_of_model,
         "made_of": study.made_of(),
     }
     write_atomically(arguments.folder / RESULT, (json.dumps(record) + "\n").encode())
