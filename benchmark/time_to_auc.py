@@ -55,6 +55,7 @@ from tqdm import tqdm
 from experiment.code_version import PROJECT
 from experiment.run import make_trainer
 from model import model_class
+from preprocessing.errors import UserError
 from preprocessing.movielens import load_movielens, locate_movielens
 from reproduction.runs import FIRST_SEED, settings_of
 from training.trainer import seed_everything
@@ -72,7 +73,8 @@ def train(configuration: str, seed: int, data_path: str | None) -> None:
     progress = trainer.fit(
         data.train, data.valid, settings.epochs, settings.patience, after_epoch=lambda row: row["valid_auc"] >= TARGET
     )
-    print(json.dumps({"auc": progress.best_auc, "epochs": progress.epoch, "time": time.time()}))
+    ended = time.time()
+    print(json.dumps({"auc": progress.best_auc, "epochs": progress.epoch, "time": ended, "data": data.name}))
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -85,10 +87,13 @@ def main(arguments: argparse.Namespace) -> None:
         command = [sys.executable, "-m", "benchmark.time_to_auc", "--configurations", configuration]
         command += ["--alone", str(FIRST_SEED + seed), *(["--data", arguments.data] if arguments.data else [])]
         start = time.time()
-        ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+        ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+        if ended.returncode:
+            raise UserError(f"{configuration}: {ended.stderr.strip().splitlines()[-1]}")
         run = json.loads(ended.stdout.splitlines()[-1])
         runs[configuration].append(run | {"seconds": run["time"] - start})
-    print(f"validation AUC of {TARGET:.4f}, {torch.get_num_threads()} threads, the median of {arguments.seeds} seeds")
+    what = f"{run['data']}, validation AUC of {TARGET:.4f}"
+    print(f"{what}, {torch.get_num_threads()} threads, the median of {arguments.seeds} seeds")
     print(f"{'':18}{'seconds':>8}{'epochs':>8}{'AUC':>8}")
     for configuration, of_seeds in runs.items():
         auc, epochs, seconds = (

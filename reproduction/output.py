@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from experiment.tuned import SEARCHED_AS
 from figure.ablation import draw_ablation
 from figure.learning_curves import draw_learning_curves
 from figure.live import NEVER, draw_earlier_rows, draw_label_delays
@@ -56,7 +57,8 @@ def write_table_2(records: Records, dataset: str, protocol: str, data_name: str,
     tuned = "" if settings == OWN else "_tuned"
     title = caption(rows, data_name, protocol)
     if tuned:
-        title += " The settings of each model are what `tune.py` found for it."
+        searched = SEARCHED_AS.get(protocol, protocol)
+        title += f" The settings of each model are what `tune.py` found for it under `{searched}`."
     is_published = any("published_auc" in row for row in rows)
     columns = {n: cell for n, cell in TABLE_2_COLUMNS.items() if is_published or not n.startswith("published")}
     if protocol != "paper" and is_published:
