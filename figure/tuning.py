@@ -31,7 +31,7 @@ def draw_trials(
     if last:
         panels[0][0].set_ylim(bottom=min(last) - 0.01, top=max(last) + 0.002)
     figure.supxlabel("trials")
-    figure.supylabel("best AUC on the validation split")
+    figure.supylabel("best validation AUC")
     grey = f"; grey: {names.get(reference, reference)}" if reference in best_of_model else ""
     figure.suptitle(f"{title}{grey}", fontsize=11)
     save(figure, path)
