@@ -16,7 +16,7 @@ from figure.pareto import pareto_front
 from reproduction.formats import DELAY_COLUMNS, PARTS_COLUMNS, TABLE_2_COLUMNS, as_csv, is_significant, markdown
 from reproduction.latency import FILE as LATENCY
 from reproduction.output import write_ablation, write_latency, write_table_2
-from reproduction.plans import ABLATION, LABEL_DELAYS, NAMES, table_2_run
+from reproduction.plans import ABLATION, LABEL_DELAYS, NAMES, TUNED, ablation, table_2_run, table_2_runs
 from reproduction.records import Records
 from reproduction.runs import FIRST_SEED, DataState
 from reproduction.tables import ablation_rows, auc_by_earlier_rows, delay_rows, latency_rows, table_2_rows
@@ -296,3 +296,31 @@ def test_the_same_records_give_the_same_figure(latency, tmp_path):
     assert images[0] == images[1]
     draw_architecture(tmp_path / "architecture.png")
     assert (tmp_path / "architecture.png").stat().st_size > 10_000
+
+
+def test_the_tuned_table_is_of_the_models_that_were_searched_and_apart_from_the_other(records, monkeypatch):
+    found = {"DSSM": {"lr": 0.002, "epochs": 10}, "DCN": {"lr": 0.004, "epochs": 5}}
+    monkeypatch.setattr("reproduction.plans.tuned_settings", lambda data_name, protocol: found)
+    runs = table_2_runs("movielens", "strict", TUNED)
+    assert {model: dict(run.changes) for model, run in runs.items()} == found
+    before = as_csv(table_2_rows(records, "movielens", "strict"))
+    records.add(record_of(runs["DSSM"], 0.89, **REST))
+    write_table_2(records, "movielens", "strict", "movielens", TUNED)
+    [row] = table_2_rows(records, "movielens", "strict", settings=TUNED)  # without IntTower there is no lead
+    assert (row["model"], row["auc"], row["seeds"]) == ("DSSM", 0.89, 1)
+    assert as_csv(table_2_rows(records, "movielens", "strict")) == before
+    table = (records.folder / "movielens" / "table_2_tuned_strict.md").read_text()
+    assert "what `tune.py` found for it under `strict`" in table
+    assert (records.folder / "figure" / "movielens_table_2_tuned.png").exists()
+
+
+def test_the_parts_around_what_was_found_leave_out_what_the_search_left_out_by_itself(monkeypatch):
+    found = {"IntTower": {"cir_weight": 0.0, "fe_input": "output"}, "DSSM": {"lr": 0.002}}
+    monkeypatch.setattr("reproduction.plans.tuned_settings", lambda data_name, protocol: found)
+    changes = [dict(run.changes) for run in ablation("movielens", "strict", ["tuned"], 1)]
+    whole = found["IntTower"]
+    assert whole in changes
+    assert whole | {"reweighting": "none"} in changes
+    assert whole | {"fe_input": "input"} in changes
+    assert found["DSSM"] in changes
+    assert len(changes) == 6  # no row without CIR, which is not there, and none of DSSMCIR, which was not searched
