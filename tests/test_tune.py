@@ -178,12 +178,17 @@ def test_records_of_another_search_are_not_taken_for_this_one(study, tmp_path):
 
 
 def test_what_was_found_names_the_study_it_comes_from(study, tmp_path):
-    record = trial_of(study, tmp_path / "0")
+    record = trial_of(study, tmp_path / "0", wanted=1)
     study.add(record)
+    write_found(study.found, study.name)
+    assert tuned_settings("movielens-synthetic", "strict", study.found) == {}  # nothing, before the longer ones
+    for times in (2, 4):
+        study.add(record | {"number": times, "times": times, "valid_auc": 0.1})
     write_found(study.found, study.name)
     found = json.loads((study.found / f"{study.name}.json").read_text())["DSSM"]
     assert found["study"] == "movielens-synthetic-strict/DSSM.jsonl"
     assert (found["trial"], found["trials"], found["valid_auc"]) == (0, 1, record["valid_auc"])
+    assert tuned_settings("movielens-synthetic", "paper", study.found) == {"DSSM": found["settings"]}
     assert found["settings"].items() >= record["settings"].items()
     # A run of the table with the trial's seed would be the trial again.
     again = Run("movielens", "strict", "DSSM", study.seed, tuple(found["settings"].items()))

@@ -15,7 +15,7 @@ from reproduction.formats import Columns, markdown, number
 from reproduction.plans import NAMES, REFERENCE
 from reproduction.records import PROJECT, read_json_lines
 from tuning.space import SEARCHED
-from tuning.study import COMPLETE, FIXED, LENGTHS, PRUNED, best_trial
+from tuning.study import COMPLETE, FIXED, LENGTHS, PRUNED, best_trial, missing_lengths
 
 TENTH = 10  # what a tenth of the trials had found is told beside the whole
 
@@ -31,10 +31,15 @@ def best_so_far(trials: list[dict]) -> list[float]:
 
 
 def write_found(found: Path, name: str) -> None:
-    """Write what the studies of some data and protocol found, by their records, and draw it; prints the table."""
+    """Write what the studies of some data and protocol found, by their records, and draw it; prints the table.
+
+    Settings are written of the models whose best was trained longer, too; the table is of all.
+    """
     studies = {model: read_json_lines(found / name / f"{model}.jsonl") for model in SEARCHED}
     rows = [_row(name, model, trials) for model, trials in studies.items() if best_trial(trials)]
-    settings = {row["model"]: {key: row[key] for key in _KEPT} for row in rows}
+    # A search that is not at its end has found nothing yet: its best may be that of a training too short for the model.
+    finished = [row for row in rows if not missing_lengths(studies[row["model"]])]
+    settings = {row["model"]: {key: row[key] for key in _KEPT} for row in finished}
     write_atomically(found / f"{name}.json", (json.dumps(settings, indent=1) + "\n").encode())
     about = "SYNTHETIC data, which say nothing of real users; " if "-synthetic-" in name else ""
     table = f"AUC on validation, {name}; {about}no test row was looked at.\n\n{markdown(rows, TRIALS_COLUMNS)}"
