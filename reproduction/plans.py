@@ -22,6 +22,7 @@ TABLE_2 = {
     "AutoInt": {},
     "IntTower": {},
 }
+SEARCHED = (*TABLE_2, "DSSMCIR")  # the models whose settings tune.py looks for: the last is of the ablation
 # Beyond MovieLens an epoch is a tenth of the steps: at its pace LR would be stopped long before it has learned.
 BEYOND_MOVIELENS = {"LR": {"lr": 1e-2, "patience": 10}}
 OWN, TUNED = "own", "tuned"  # settings: the scripts' own, or what a search found for each model

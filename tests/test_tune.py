@@ -22,11 +22,11 @@ from model import model_class
 from preprocessing.command import EXIT_INTERRUPTED
 from preprocessing.errors import UserError
 from reproduction import runs
-from reproduction.plans import TUNED, table_2_runs
+from reproduction.plans import SEARCHED, TUNED, table_2_runs
 from reproduction.runs import DATA_NAMES, SOURCES, Run, script, settings_of
 from training.errors import Interrupted
 from tuning.output import best_so_far, write_found
-from tuning.space import SEARCHED, SHARED, as_settings, defaults_of, space_of
+from tuning.space import SHARED, as_settings, defaults_of, space_of
 from tuning.study import COMPLETE, FAILED, PRUNED, RESULT, Study, best_trial, missing_lengths
 from tuning.trial import ask
 from tuning.trial import main as make_trial

@@ -12,9 +12,8 @@ from experiment.tuned import FOUND
 from figure.tuning import draw_trials
 from preprocessing.files import write_atomically
 from reproduction.formats import Columns, markdown, number
-from reproduction.plans import NAMES, REFERENCE
+from reproduction.plans import NAMES, REFERENCE, SEARCHED
 from reproduction.records import PROJECT, read_json_lines
-from tuning.space import SEARCHED
 from tuning.study import COMPLETE, FIXED, LENGTHS, PRUNED, best_trial, missing_lengths
 
 TENTH = 10  # what a tenth of the trials had found is told beside the whole
@@ -61,7 +60,8 @@ def _row(name: str, model: str, trials: list[dict]) -> dict:
     so_far, fixed = best_so_far(search), LATER | best["made_of"]["settings"]
     epochs = best["times"] * fixed["epochs"]
     kept = {key: fixed[key] for key in FIXED} | {"epochs": epochs, "patience": epochs}
-    longer = {trial["times"]: trial["valid_auc"] for trial in trials if trial["times"] > 1}
+    of_search = best_trial(search)["settings"]
+    longer = {t["times"]: t["valid_auc"] for t in trials if t["times"] > 1 and t["settings"] == of_search}
     return {
         "model": model,
         "settings": kept | best["settings"],

@@ -103,18 +103,9 @@ def search(studies: list[Study], wanted: int, jobs: int, device: str, lock: int,
 
 def _start(study: Study, number: int, wanted: int, device: str, trials: Path, lock: int) -> _Child:
     folder = study.folder(number, trials)
-    arguments = ["-m", "tuning.trial", "--dataset", study.dataset, "--protocol", study.protocol]
-    arguments += [
-        "--model",
-        study.model,
-        "--seed",
-        str(study.seed),
-        "--wanted",
-        str(wanted),
-        "--found",
-        str(study.found.resolve()),
-    ]
-    arguments += ["--folder", str(folder.resolve()), "--device", device]
+    flags = {name: getattr(study, name) for name in ("dataset", "protocol", "model", "seed")}
+    flags |= {"wanted": wanted, "device": device, "found": study.found.resolve(), "folder": folder.resolve()}
+    arguments = ["-m", "tuning.trial", *(str(word) for name, value in flags.items() for word in (f"--{name}", value))]
     return _Child(study, start_process(arguments, folder, lock), folder)
 
 

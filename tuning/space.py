@@ -11,8 +11,6 @@ from reproduction.runs import Run
 
 Space = dict[str, BaseDistribution]
 
-SEARCHED = (*TABLE_2, "DSSMCIR")
-
 
 def _log(low: float, high: float) -> FloatDistribution:
     return FloatDistribution(low, high, log=True)
