@@ -193,7 +193,8 @@ def table_2_runs(dataset: str, protocol: str, settings: str = OWN) -> dict[str, 
 
 def table_2(dataset: str, protocol: str, models: list[str], num_seeds: int, settings: str = OWN) -> list[Run]:
     """The runs of table 2, seed by seed, so that a part of them already compares all models."""
-    runs = [run for model, run in table_2_runs(dataset, protocol, settings).items() if model in models]
+    run_of = table_2_runs(dataset, protocol, settings)
+    runs = [run_of[model] for model in models if model in run_of]
     return [replace(run, seed=run.seed + i) for i in range(num_seeds) for run in runs]
 
 
