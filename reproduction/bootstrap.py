@@ -13,12 +13,10 @@ import numpy as np
 from experiment.folder import TEST_LOGITS
 from preprocessing.files import write_atomically
 from reproduction.folders import RUNS, run_folder
-from reproduction.plans import OWN, REFERENCE, TABLE_2, TUNED, table_2_runs
+from reproduction.plans import OWN, REFERENCE, SUFFIX, TABLE_2, table_2_runs
 from reproduction.records import Records, read_json_lines
 from reproduction.runs import DataState, Run, data_state, kind_of_device, load
 from reproduction.statistics import RESAMPLES, bootstrap_aucs, interval
-
-FILES = {OWN: "bootstrap.jsonl", TUNED: "bootstrap_tuned.jsonl"}
 
 
 def update_bootstrap(
@@ -30,7 +28,7 @@ def update_bootstrap(
     of more seeds now. Returns what a person should know: the models of whose seeds some have no part in an interval.
     """
     data = data_state(dataset, protocol)
-    path = records.folder / data.name / FILES[settings]
+    path = records.folder / data.name / _file(settings)
     lines = read_json_lines(path)
     by_seed, logits = {}, {}
     for model, run in table_2_runs(dataset, protocol, settings).items():
@@ -98,9 +96,13 @@ def _line(model: str, seeds: list[int], aucs: dict[tuple[str, int], np.ndarray])
     return line
 
 
+def _file(settings: str) -> str:
+    return f"bootstrap{SUFFIX[settings]}.jsonl"
+
+
 def read_bootstrap(records: Records, dataset: str, protocol: str, settings: str = OWN) -> dict[str, dict]:
     """The lines of a protocol by model."""
-    lines = read_json_lines(records.folder / dataset / FILES[settings])
+    lines = read_json_lines(records.folder / dataset / _file(settings))
     return {line["model"]: line for line in lines if line["protocol"] == protocol}
 
 

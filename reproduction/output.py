@@ -33,6 +33,7 @@ from reproduction.plans import (
     OWN,
     RANKING_MODELS,
     REFERENCE,
+    SUFFIX,
     table_2_runs,
     variants_of,
 )
@@ -54,7 +55,7 @@ def write_table_2(records: Records, dataset: str, protocol: str, data_name: str,
     rows = table_2_rows(records, dataset, protocol, data_name, settings)
     if not rows:
         return
-    tuned = "" if settings == OWN else "_tuned"
+    tuned = SUFFIX[settings]
     title = caption(rows, data_name, protocol)
     if tuned:
         searched = SEARCHED_AS.get(protocol, protocol)
@@ -82,7 +83,7 @@ def _draw_earlier_rows(
     of_model = {m: [part for part in parts if part["model"] == m] for m in _drawn(rows)}
     of_model = {NAMES.get(model, model): found for model, found in of_model.items() if found}
     if of_model:
-        path = figures_of(records) / f"{data_name}_earlier_rows{'' if settings == OWN else '_tuned'}_{protocol}.png"
+        path = figures_of(records) / f"{data_name}_earlier_rows{SUFFIX[settings]}_{protocol}.png"
         draw_earlier_rows(of_model, f"{data_name}, protocol {protocol}", path)
 
 

@@ -26,6 +26,7 @@ SEARCHED = (*TABLE_2, "DSSMCIR")  # the models whose settings tune.py looks for:
 # Beyond MovieLens an epoch is a tenth of the steps: at its pace LR would be stopped long before it has learned.
 BEYOND_MOVIELENS = {"LR": {"lr": 1e-2, "patience": 10}}
 OWN, TUNED = "own", "tuned"  # settings: the scripts' own, or what a search found for each model
+SUFFIX = {OWN: "", TUNED: "_tuned"}  # of the names of files
 REFERENCE = "IntTower"  # what all others are compared with
 BASE = "DSSM"  # what RelaImpr is measured from
 RANKING_MODELS = {"COLD", "WDL", "DeepFM", "DCN", "AutoInt"}  # which score a pair and keep nothing of an item
