@@ -95,6 +95,7 @@ def search(studies: list[Study], wanted: int, jobs: int, device: str, lock: int,
                     child.study.add(record)
                     trials[child.study].append(record)
                     shutil.rmtree(child.folder)  # its checkpoint is of no more use
+                    bar.total = bar.n + 1 + sum(map(missing, studies))  # fewer where a longer trial did no good
                     bar.update()
                     tqdm.write(f"{child.study.name} {child.study.model} {_outcome(record)}; {left()}")
         finally:

@@ -27,7 +27,8 @@ COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 FIXED = {"lr_schedule": "cosine", "warmup": 0.1, "average_decay": 0.0}
 EPOCHS = {"movielens": 5, "kuairand": 5}  # the others have fewer rows
 EPOCHS_ELSEWHERE = 10
-# A short training is no friend of a model that learns slowly: what the search found best is trained longer, too.
+# A short training is no friend of a model that learns slowly: what the search found best is trained longer, too, as
+# long as that does it good.
 LENGTHS = (2, 4)  # times the epochs of a trial
 
 
@@ -112,12 +113,22 @@ class Study:
 
 
 def missing_lengths(trials: list[dict]) -> list[int]:
-    """For how many times a trial's epochs what the search found best was not trained yet."""
+    """For how many times a trial's epochs what the search found best is still to be trained.
+
+    A training that did no better than the shorter one before it is the last: a longer one is not tried.
+    """
     best = best_trial([trial for trial in trials if trial["times"] == 1])
     if best is None:
         return []
-    made = {trial["times"] for trial in trials if trial["settings"] == best["settings"]}
-    return [times for times in LENGTHS if times not in made]
+    aucs = {trial["times"]: trial["valid_auc"] or 0.0 for trial in trials if trial["settings"] == best["settings"]}
+    before = best["valid_auc"]
+    for place, times in enumerate(LENGTHS):
+        if times not in aucs:
+            return list(LENGTHS[place:])
+        if aucs[times] <= before:
+            return []
+        before = aucs[times]
+    return []
 
 
 def best_trial(trials: list[dict]) -> dict | None:
