@@ -20,6 +20,7 @@ class Settings(TrainingSettings):
     """The common settings (experiment/settings.py), and what other values a split by time wants (docs/live.md)."""
 
     TUNED: ClassVar[str] = "movielens"
+    TUNED_BY_DEFAULT: ClassVar[bool] = True
     BY_PROTOCOL: ClassVar[dict[str, dict]] = {
         "temporal": dict(
             **dict(statistics="crossed", user_id_dropout=0.5, drop_statistics=True, l2_embedding=1.0, prior_bias=True),

@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import math
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -183,11 +184,16 @@ class TrainingSettings(ModelSettings):
     tensorboard: bool = option(False, "also write each epoch for `tensorboard --logdir runs`")
 
     TUNED: ClassVar[str | None] = None  # the data on which --preset tuned was searched, as results/tuned/ names them
+    TUNED_BY_DEFAULT: ClassVar[bool] = False  # whether a script takes that preset where none is named
     # What a protocol has in the place of a default; a preset overrules it, and a flag both.
     BY_PROTOCOL: ClassVar[dict[str, dict]] = {}
     # The record leaves out what shaped no number; a run may be resumed with other values of the second list.
     NOT_IN_RECORD = ("data", "output", "resume", "overwrite", "device", "checkpoint_seconds", "tensorboard")
     NOT_IN_IDENTITY = (*NOT_IN_RECORD, "epochs", "patience", "strict_data")
+
+    def __post_init__(self):
+        self._for_search: frozenset[str] = frozenset()  # settings that are the search's to say, where it found some
+        self._must_be_searched = False
 
     def check(self) -> None:
         """Raise UserError for a number out of its range; a dataset's settings also look for its files."""
@@ -230,15 +236,33 @@ class TrainingSettings(ModelSettings):
         return super().defaults() | self.BY_PROTOCOL.get(self.protocol, {})
 
     def choose_model(self, imported: type) -> type:
-        """The class that --model names, else the one that the script imports, whose name is then this setting."""
+        """The class that --model names, else the one that the script imports, whose name is then this setting.
+
+        Takes what a search found for that model, where it is to be taken, and says so. Raises UserError where nothing
+        was found and --preset tuned asks for it.
+        """
         chosen = imported if self.model in (None, imported.__name__) else model_class(self.model)
         self.model = chosen.__name__
+        found = tuned_settings(self.TUNED, self.protocol).get(self.model, {}) if self._for_search else {}
+        if self._must_be_searched and not found:
+            raise _not_searched(self.TUNED, self.protocol, self.model)
+        taken = {name: value for name, value in found.items() if name in self._for_search}
+        for name, value in taken.items():
+            setattr(self, name, value)
+        if taken:
+            flags = " ".join(as_flag(name, value) for name, value in taken.items())
+            print(f"settings that a search found for {self.model} (--preset {UNTUNED}: without them): {flags}")
+            self.check()  # beside the flags that were chosen
         return chosen
 
+    def take_search(self, names: Iterable[str], required: bool) -> None:
+        """Have `choose_model` take what a search found of these settings; `required`: there must be some."""
+        self._for_search, self._must_be_searched = frozenset(names), required
+
     def shorten(self) -> str | None:
-        """Take ON_SAMPLE's values, unless one of them was chosen otherwise; returns the flags to say so."""
+        """Take ON_SAMPLE's values, unless a person chose one of them otherwise; returns the flags to say so."""
         defaults = self.defaults()
-        if any(getattr(self, name) != defaults[name] for name in ON_SAMPLE):
+        if any(getattr(self, name) != defaults[name] for name in ON_SAMPLE.keys() - self._for_search):
             return None
         for name, value in ON_SAMPLE.items():
             setattr(self, name, value)
@@ -256,33 +280,38 @@ class TrainingSettings(ModelSettings):
     def _of(self, model: type) -> dict:
         left_out = model_fields().keys() - taken_fields(model).keys()
         left_out |= {name for name, value in LATER.items() if getattr(self, name) == value}
-        return {name: value for name, value in vars(self).items() if name not in left_out}
+        fields = (field.name for field in dataclasses.fields(self))
+        return {name: getattr(self, name) for name in fields if name not in left_out}
 
 
-TUNED_PRESET = "tuned"
+TUNED, UNTUNED = "tuned", "untuned"  # presets of what a search found, and of what the script has without one
 
 
-def _tuned(data_name: str, protocol: str, model: str | None) -> dict:
-    tuned = tuned_settings(data_name, protocol)
-    if not tuned:
-        raise UserError(f"--preset {TUNED_PRESET}: nothing was searched on {data_name} under {protocol} (tune.py).")
-    if model not in tuned:
-        raise UserError(
-            f"--preset {TUNED_PRESET}: expected --model with one of {', '.join(sorted(tuned))}, which were searched on "
-            f"{data_name} under {protocol}, got {model or 'no --model'}."
-        )
-    return tuned[model]
+def _not_searched(data_name: str, protocol: str, model: str | None = None) -> UserError:
+    found = ", ".join(sorted(tuned_settings(data_name, protocol)))
+    if not found:
+        return UserError(f"--preset {TUNED}: nothing was searched on {data_name} under {protocol} (tune.py).")
+    return UserError(
+        f"--preset {TUNED}: expected one of the models that were searched on {data_name} under {protocol}, {found}, "
+        f"got {model}; name one with --model."
+    )
 
 
 def parse_settings(settings: type, arguments: list[str], presets: dict[str, dict], description: str):
-    """Settings from flags; a preset changes defaults, and flags overrule it. Leaves with code 2 on a mistake."""
+    """Settings from flags; a preset changes defaults, and flags overrule it. Leaves with code 2 on a mistake.
+
+    What a search found is taken by `choose_model`, since it is of a model.
+    """
     parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    names = sorted(presets) + ([TUNED_PRESET] if settings.TUNED else [])
+    names = sorted(presets) + ([TUNED] if settings.TUNED else []) + ([UNTUNED] if settings.TUNED_BY_DEFAULT else [])
     if names:
-        parser.add_argument("--preset", choices=names, help="a named set of settings; flags overrule it")
+        default = f"; default: {TUNED}, where a search found some for the model" if settings.TUNED_BY_DEFAULT else ""
+        what = f"a named set of settings{default}; flags overrule it"
+        parser.add_argument("--preset", choices=names, default=argparse.SUPPRESS, help=what)
     of_models = parser.add_argument_group("settings of the models")
     hints = typing.get_type_hints(settings)
-    for field in dataclasses.fields(settings):
+    fields = dataclasses.fields(settings)
+    for field in fields:
         flag = dict(field.metadata)
         hint = next(iter(typing.get_args(hints[field.name])), hints[field.name])  # int of `int | None`
         if hint is bool:
@@ -292,11 +321,19 @@ def parse_settings(settings: type, arguments: list[str], presets: dict[str, dict
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         group = of_models if field.name in model_fields() else parser
         group.add_argument(flag_name(field.name), default=default, **flag)
-    known, _ = parser.parse_known_args(arguments)
-    preset = presets.get(known.preset, {}) if names else {}
-    if names and known.preset == TUNED_PRESET:
-        preset = _tuned(settings.TUNED, known.protocol, known.model)
-    parser.set_defaults(**(settings.BY_PROTOCOL.get(preset.get("protocol", known.protocol), {}) | preset))
+    # A namespace that has a name keeps it from its default: what is None afterwards was not chosen.
+    nothing = argparse.Namespace(preset=None, **dict.fromkeys(field.name for field in fields))
+    chosen, _ = parser.parse_known_args(arguments, nothing)
+    preset = presets.get(chosen.preset, {})
+    protocol = chosen.protocol or preset.get("protocol", settings.protocol)
+    parser.set_defaults(**(settings.BY_PROTOCOL.get(protocol, {}) | preset))
     values = vars(parser.parse_args(arguments))
     values.pop("preset", None)
-    return settings(**values)
+    parsed = settings(**values)
+    if chosen.preset == TUNED and chosen.model not in (None, *tuned_settings(settings.TUNED, protocol)):
+        raise _not_searched(settings.TUNED, protocol, chosen.model)
+    if chosen.preset == TUNED and not tuned_settings(settings.TUNED, protocol):
+        raise _not_searched(settings.TUNED, protocol)
+    if chosen.preset == TUNED or (settings.TUNED_BY_DEFAULT and chosen.preset is None):
+        parsed.take_search({f.name for f in fields if getattr(chosen, f.name) is None}, chosen.preset == TUNED)
+    return parsed

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from experiment.code_version import PROJECT, code_version
 from experiment.flags import as_flag
-from experiment.settings import model_fields, taken_fields
+from experiment.settings import UNTUNED, model_fields, taken_fields
 from model import model_class
 from preprocessing.choices import PROTOCOLS
 from preprocessing.sources import DATA_FOLDER, ENVIRONMENT_VARIABLE
@@ -94,7 +94,10 @@ class Run:
         return json.loads(json.dumps(self.settings().recorded(model_class(self.model))))
 
     def arguments(self) -> list[str]:
-        """The command that makes the run, after `python`: the script and the flags that are not its defaults."""
+        """The command that makes the run, after `python`: the script and the flags that are not its defaults.
+
+        What a search found is told in flags, as everything that the run changes.
+        """
         default = settings_of(self.dataset, self.protocol, model=script(self.dataset).Model.__name__)
         default.data, default.protocol = None, script(self.dataset).Settings.protocol
         chosen = {
@@ -105,7 +108,8 @@ class Run:
             **dict(self.changes),
         }
         flags = [as_flag(name, value).split() for name, value in chosen.items() if value != getattr(default, name)]
-        return [f"{SOURCES[self.dataset].script}.py", *(word for flag in flags for word in flag)]
+        preset = ["--preset", UNTUNED] if script(self.dataset).Settings.TUNED_BY_DEFAULT else []
+        return [f"{SOURCES[self.dataset].script}.py", *preset, *(word for flag in flags for word in flag)]
 
     def code(self) -> str:
         """The version of the code that would make it; see code_version."""

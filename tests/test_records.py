@@ -133,8 +133,8 @@ def test_the_measures_end_with_the_settings_of_the_script_that_they_chose():
 
 
 def test_a_bare_command_gives_one_of_the_tables_runs():
-    assert Run("movielens", "strict", "IntTower").arguments() == ["train_movielens_IntTower.py"]
-    assert Run("movielens", "strict", "IntTower") in table_2("movielens", "strict", list(TABLE_2), 1)
+    assert Run("kuairand", "strict", "IntTower").arguments() == ["train_kuairand_IntTower.py"]
+    assert Run("kuairand", "strict", "IntTower") in table_2("kuairand", "strict", list(TABLE_2), 1)
 
 
 def test_a_runs_folder_changes_with_its_settings_data_and_code(monkeypatch):

@@ -203,8 +203,7 @@ def test_what_was_found_is_taken_by_the_scripts_and_by_the_table():
         for protocol in SOURCES[dataset].protocols:
             runs_of_table = table_2_runs(dataset, protocol, TUNED)
             for model, settings in tuned_settings(name, protocol).items():
-                words = ["--preset", "tuned", "--protocol", protocol, "--model", model]
-                parsed = parse_settings(of_script.Settings, words, of_script.PRESETS, "")
+                parsed = chosen_by(dataset, "--preset", "tuned", "--protocol", protocol, "--model", model)
                 assert {key: getattr(parsed, key) for key in settings} == settings
                 parsed.model_options(model_class(model))
                 assert runs_of_table[model].recorded() == json.loads(json.dumps(parsed.recorded(model_class(model))))
@@ -219,9 +218,59 @@ def test_what_was_found_is_what_the_records_say(tmp_path):
             assert written.read_text() == there.read_text()
 
 
-def test_a_preset_of_what_was_not_searched_is_refused():
+def chosen_by(dataset: str, *flags: str):
+    """The settings of a dataset's script after its first lines."""
+    settings = parse_settings(script(dataset).Settings, list(flags), script(dataset).PRESETS, "")
+    settings.choose_model(script(dataset).Model)
+    return settings
+
+
+@pytest.fixture
+def found(monkeypatch) -> dict:
+    """What a search found under strict, nothing of another protocol."""
+    found = {
+        "IntTower": {"lr": 0.007, "lr_schedule": "cosine", "warmup": 0.1, "user_head": 8},
+        "DCN": {"lr": 0.002, "cross_num": 3},
+    }
+    for where in ("experiment.settings", "reproduction.plans"):
+        monkeypatch.setattr(f"{where}.tuned_settings", lambda name, protocol: found if protocol == "strict" else {})
+    return found
+
+
+def test_the_movielens_script_takes_what_was_found_for_the_model_it_imports_where_no_flag_says_otherwise(found, capsys):
+    of_table = table_2_runs("movielens", "strict", TUNED)
+    assert chosen_by("movielens").recorded(model_class("IntTower")) == of_table["IntTower"].recorded()
+    assert "found for IntTower (--preset untuned: without them): --lr 0.007 " in capsys.readouterr().out
+    dcn = chosen_by("movielens", "--model", "DCN", "--lr", "0.001")  # the flag's value, though it is the default, too
+    assert (dcn.lr, dcn.cross_num, dcn.user_head) == (0.001, 3, 4)
+    for flags in (["--preset", "untuned"], ["--preset", "released"], ["--model", "DSSM"], ["--protocol", "temporal"]):
+        assert chosen_by("movielens", *flags).lr == 0.001
+    with pytest.raises(UserError, match="--warmup: expected --lr-schedule cosine beside it, got constant"):
+        chosen_by("movielens", "--lr-schedule", "constant")
+
+
+def test_what_was_found_does_not_keep_the_sample_that_stands_in_from_being_looked_at_shortly(found):
+    found["IntTower"] |= {"epochs": 20, "batch_size": 4096}
+    assert chosen_by("movielens").shorten() == "--batch-size 512 --epochs 6"
+    assert chosen_by("movielens", "--epochs", "9").shorten() is None
+
+
+def test_other_scripts_take_what_was_found_where_it_is_asked_for(found):
+    own = settings_of("kuairand", "strict").lr
+    assert own != found["IntTower"]["lr"]
+    assert chosen_by("kuairand").lr == own
+    assert chosen_by("kuairand", "--preset", "tuned").lr == found["IntTower"]["lr"]
+    assert chosen_by("kuairand", "--preset", "tuned", "--lr", "0.3").lr == 0.3
+
+
+def test_a_preset_of_what_was_not_searched_is_refused(found, monkeypatch):
     with pytest.raises(UserError, match="--preset tuned: nothing was searched on kuairand under paper"):
-        parse_settings(script("kuairand").Settings, ["--preset", "tuned", "--protocol", "paper"], {}, "")
+        chosen_by("kuairand", "--preset", "tuned", "--protocol", "paper")
+    with pytest.raises(UserError, match="searched on movielens under strict, DCN, IntTower, got DSSM; name one with"):
+        chosen_by("movielens", "--preset", "tuned", "--model", "DSSM")
+    monkeypatch.setattr(script("kuairand"), "Model", model_class("DAT"))
+    with pytest.raises(UserError, match="searched on kuairand under strict, DCN, IntTower, got DAT; name one with"):
+        chosen_by("kuairand", "--preset", "tuned")
 
 
 @pytest.mark.parametrize(
