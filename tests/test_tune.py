@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from shell import assert_refused, copy_of_the_project, environment, run
@@ -26,7 +27,7 @@ from reproduction.plans import SEARCHED, TUNED, table_2_runs
 from reproduction.runs import DATA_NAMES, SOURCES, Run, script, settings_of
 from training.errors import Interrupted
 from tuning.output import best_so_far, write_found
-from tuning.space import SHARED, as_settings, defaults_of, space_of
+from tuning.space import SHARED, as_settings, defaults_of, even_draws, space_of
 from tuning.study import COMPLETE, FAILED, PRUNED, RESULT, Study, best_trial, missing_lengths
 from tuning.trial import ask
 from tuning.trial import main as make_trial
@@ -84,6 +85,22 @@ def test_all_models_share_their_first_draws_of_what_they_share():
         second = ask(Study("movielens", "strict", model, seed=3), [first]).params
         drawn.append({name: second[name] for name in SHARED})
     assert drawn[0] == drawn[1] == drawn[2]
+
+
+def test_even_draws_reach_every_part_of_each_settings_range():
+    for model in SEARCHED:
+        space = space_of(model)
+        draws = even_draws(space, 6, seed=1)
+        assert len(draws) == 6
+        for name, values in space.items():
+            drawn = [draw[name] for draw in draws]
+            assert all(values._contains(values.to_internal_repr(value)) for value in drawn)
+            if hasattr(values, "choices"):  # each as often as another, but for one where they do not divide the draws
+                counts = [drawn.count(choice) for choice in values.choices]
+                assert max(counts) - min(counts) <= 1, (name, counts)
+            else:
+                low, high, drawn = (np.log(x) if values.log else np.array(x) for x in (values.low, values.high, drawn))
+                assert sorted(((drawn - low) / (high - low) * 6).astype(int)) == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_first_trial_is_the_scripts_own_and_the_next_depends_on_the_records_and_the_seed_alone(study, tmp_path):

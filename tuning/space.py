@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import zlib
 
+import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, distribution_to_json
 
 from reproduction.plans import TABLE_2, table_2_run
@@ -82,6 +84,28 @@ def defaults_of(model: str, dataset: str, protocol: str) -> dict:
     run = table_2_run(dataset, protocol, model) if model in TABLE_2 else Run(dataset, protocol, model)
     settings = run.settings()
     return {name: getattr(settings, name) for name in space_of(model)}
+
+
+def even_draws(space: Space, count: int, seed: int) -> list[dict]:
+    """So many points of a space, whose values of each setting lie evenly over its range: a Latin hypercube.
+
+    Of a few independent draws, all may fall into one half of a setting's range. What spaces share is drawn alike.
+    """
+    columns = {}
+    for name, values in space.items():
+        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        shares = (generator.permutation(count) + generator.random(count)) / count
+        columns[name] = [_at(values, float(share)) for share in shares]
+    return [dict(zip(columns, point, strict=True)) for point in zip(*columns.values(), strict=True)]
+
+
+def _at(values: BaseDistribution, share: float):
+    """The value at a share in [0, 1) of a range."""
+    if isinstance(values, CategoricalDistribution):
+        return values.choices[int(share * len(values.choices))]
+    if values.log:
+        return values.low * (values.high / values.low) ** share
+    return values.low + (values.high - values.low) * share
 
 
 def as_settings(parameters: dict) -> dict:

@@ -45,12 +45,12 @@ from preprocessing.files import write_atomically
 from reproduction.runs import kind_of_device, load
 from training.errors import NonFiniteLoss
 from training.trainer import seed_everything
-from tuning.space import as_settings, defaults_of, space_of
+from tuning.space import as_settings, defaults_of, even_draws, space_of
 from tuning.study import COMPLETE, FAILED, PRUNED, RESULT, Study, best_trial, missing_lengths
 
-STARTUP_TRIALS = 6  # the first, and those drawn evenly before TPE has seen enough
+EVEN_DRAWS = 7  # after the first trial and before TPE has seen enough
 # A trial is stopped after an epoch by which its best lies below the median of what complete trials had there.
-UNPRUNED_TRIALS, UNPRUNED_EPOCHS = 4, 1
+UNPRUNED_TRIALS, UNPRUNED_EPOCHS = 3, 1
 _STATES = {
     COMPLETE: optuna.trial.TrialState.COMPLETE,
     PRUNED: optuna.trial.TrialState.PRUNED,
@@ -62,7 +62,7 @@ def replay(study: Study, trials: list[dict]) -> optuna.Study:
     """A study as Optuna would have it after some trials of its search."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # By number: a sampler that is made anew for each trial would draw the same again and again.
-    sampler = optuna.samplers.TPESampler(seed=1000 * study.seed + len(trials), n_startup_trials=STARTUP_TRIALS)
+    sampler = optuna.samplers.TPESampler(seed=1000 * study.seed + len(trials), n_startup_trials=1 + EVEN_DRAWS)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED_TRIALS, n_warmup_steps=UNPRUNED_EPOCHS + 1)
     replayed = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
     space = space_of(study.model)
@@ -81,10 +81,14 @@ def replay(study: Study, trials: list[dict]) -> optuna.Study:
 
 def ask(study: Study, trials: list[dict]) -> optuna.Trial:
     """The next trial of a search; the first is of the settings that table 2 has where nothing was searched."""
-    replayed = replay(study, trials)
-    if not trials:
-        replayed.enqueue_trial(defaults_of(study.model, study.dataset, study.protocol))
-    return replayed.ask(space_of(study.model))
+    replayed, space = replay(study, trials), space_of(study.model)
+    of_start = [
+        defaults_of(study.model, study.dataset, study.protocol),
+        *even_draws(space, EVEN_DRAWS, study.seed),
+    ]
+    if len(trials) < len(of_start):
+        replayed.enqueue_trial(of_start[len(trials)])
+    return replayed.ask(space)
 
 
 def main(arguments: argparse.Namespace) -> None:
