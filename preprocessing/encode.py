@@ -101,7 +101,7 @@ class VarLenField:
 
     @classmethod
     def fit(cls, name: str, train_values: pd.Series) -> VarLenField:
-        lists = [cls._parts(text) for text in _texts(train_values, name).dropna().unique()]
+        lists = [cls.parts(text) for text in _texts(train_values, name).dropna().unique()]
         vocabulary = fit_vocabulary(pd.Series([value for values in lists for value in values], dtype=object))
         return cls(name, vocabulary, max([1, *map(len, lists)]))
 
@@ -115,12 +115,13 @@ class VarLenField:
         ids = np.full((len(distinct) + 1, self.max_length), PAD, dtype=np.int32)
         ids[:, 0] = OOV  # factorize gives a missing value the code -1
         for row, text in enumerate(distinct):
-            values = self._parts(text)[: self.max_length]
+            values = self.parts(text)[: self.max_length]
             ids[row, : len(values)] = encode(np.array(values, dtype=object), self.vocabulary, self.name)
         return ids[codes]
 
     @classmethod
-    def _parts(cls, text: str) -> list[str]:
+    def parts(cls, text: str) -> list[str]:
+        """The values of a list that is written as text."""
         return [part for part in text.split(cls.SEPARATOR) if part]
 
 
@@ -342,7 +343,7 @@ class TowerEncoder:
     @property
     def sources(self) -> list[str]:
         """The raw columns that the fields are made of, each once."""
-        return list(dict.fromkeys(source for field in self.fields for source in _sources(field)))
+        return list(dict.fromkeys(source for field in self.fields for source in raw_columns(field)))
 
     @property
     def id_column(self) -> str:
@@ -364,7 +365,8 @@ class TowerEncoder:
         return unknown
 
 
-def _sources(field: Field) -> list[str]:
+def raw_columns(field: Field) -> list[str]:
+    """The columns that a field is made of."""
     if isinstance(field, CrossField):
         return field.sources
     return [getattr(field, "key", None) or getattr(field, "source", field.name)]

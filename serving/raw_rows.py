@@ -12,7 +12,7 @@ def check_rows(frame: pd.DataFrame) -> None:
     if not isinstance(frame, pd.DataFrame):
         raise UserError(
             f"encode: expected a pandas DataFrame, a row for each user or item, got a {type(frame).__name__}; "
-            "of a single row as a dict, make it by pd.DataFrame([row])."
+            "make a single row one by pd.DataFrame([row]), or call encode_user with it."
         )
     if not frame.columns.is_unique:
         doubled = frame.columns[frame.columns.duplicated()][0]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from experiment.settings import LATER, taken_fields
 from model import MODELS, model_class
 from preprocessing.encode import TowerEncoder, load_encoders
 from preprocessing.errors import UserError, is_out_of_memory
+from preprocessing.one_row import RowEncoder
 from serving.forks import check_threads
 from serving.heads import Heads, Levels, check_weights
 from serving.raw_rows import check_rows
@@ -61,9 +64,24 @@ class TrainedRun:
         """
         return self._encode(self.user_encoder, self.heads.user, frame, statistics)
 
+    @torch.inference_mode()
+    def encode_user(self, row: Mapping[str, object], statistics: dict[str, np.ndarray] | None = None) -> np.ndarray:
+        """Heads (Q, K) float32 of one raw user, a dict by column: `encode_users` of that row, bit for bit, sooner.
+
+        Args:
+            statistics: as for `encode_users`, (1, D) each.
+        """
+        check_threads()
+        features = self._user_row(row) | (statistics or {})
+        return self.heads.user({name: torch.from_numpy(values) for name, values in features.items()})[0].numpy()
+
     def encode_items(self, frame: pd.DataFrame) -> np.ndarray:
         """Heads (G, N, K) float32 of raw items, a row each; a value that training never saw counts as unknown."""
         return np.ascontiguousarray(self._encode(self.item_encoder, self.heads.item, frame).transpose(1, 0, 2))
+
+    @cached_property
+    def _user_row(self) -> RowEncoder:
+        return RowEncoder(self.user_encoder)
 
     @torch.inference_mode()
     def _encode(

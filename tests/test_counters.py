@@ -89,6 +89,10 @@ def test_an_exported_run_takes_the_same_statistics(folder, raw, counters, tmp_pa
     heads = exported.encode_users(users, statistics)
     np.testing.assert_allclose(heads, run.encode_users(users, statistics), atol=1e-4)
     assert not np.allclose(heads, exported.encode_users(users), atol=1e-4)
+    for row, of_user in zip(users.to_dict("records"), heads, strict=True):
+        of_one = counters.features([row["user_id"]])
+        np.testing.assert_allclose(exported.encode_user(row, of_one), of_user, atol=1e-6)
+        np.testing.assert_allclose(run.encode_user(row, of_one), of_user, atol=1e-4)
 
 
 def test_an_action_moves_its_user_alone_and_a_new_user_begins_with_nothing(counters):

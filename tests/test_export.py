@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -56,6 +57,18 @@ def test_exported_towers_give_torchs_heads_for_any_number_of_rows(served, export
         np.testing.assert_allclose(
             onnx.encode_users(raw.users[:rows]), served.encode_users(raw.users[:rows]), atol=1e-4
         )
+
+
+def test_one_user_as_a_dict_has_the_heads_of_a_frame_of_that_user_bit_for_bit_in_many_threads_too(exported, raw):
+    onnx = ExportedRun(exported)
+    rows = [*raw.users.to_dict("records")[:40], {"user_id": None, "gender": "x", "age": "25", "occupation": 10**30}]
+    expected = [onnx.encode_users(pd.DataFrame([row]))[0] for row in rows]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            for heads, of_frame in zip(pool.map(onnx.encode_user, rows), expected, strict=True):
+                assert np.array_equal(heads, of_frame)
+    sent = pickle.loads(pickle.dumps(onnx))
+    assert np.array_equal(sent.encode_user(rows[0]), expected[0])
 
 
 def test_the_exported_scorer_gives_the_scores_of_the_index(served, exported, raw):

@@ -1,6 +1,7 @@
 """A run as it is served: the same logits as the model's own, from raw ids."""
 
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -58,6 +59,17 @@ def test_the_index_of_a_run_gives_the_logits_that_the_run_was_evaluated_with(run
     places = pd.Index(raw.users["user_id"]).get_indexer(ratings["user_id"])
     movies = pd.Index(raw.movies["movie_id"]).get_indexer(ratings["movie_id"])
     np.testing.assert_allclose(scores[places, movies], np.load(runs[name] / "test_logits.npy"), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["IntTower", "unequal", "biases-dot", "DSSM"])
+def test_one_user_as_a_dict_has_the_heads_of_a_frame_of_that_user_bit_for_bit(runs, sample_folder, name):
+    run, raw = load_run(runs[name]), read_movielens(sample_folder)
+    for row in [*raw.users.to_dict("records")[:5], {"user_id": None, "gender": "x", "age": "25", "occupation": 10**30}]:
+        assert np.array_equal(run.encode_user(row), run.encode_users(pd.DataFrame([row]))[0])
+    with pytest.raises(UserError, match="expected a column 'gender', got"):
+        run.encode_user({"user_id": 1})
+    sent = pickle.loads(pickle.dumps(run))
+    assert np.array_equal(sent.encode_user(row), run.encode_user(row))
 
 
 def test_fewer_levels_than_were_trained_can_be_served(runs, sample_folder):
