@@ -48,7 +48,7 @@ def timed(work) -> float:
 def main(arguments: argparse.Namespace) -> None:
     """Print a line per dtype."""
     generator = np.random.default_rng(0)
-    heads = generator.standard_normal((4, arguments.items, 16), dtype=np.float32)
+    heads = generator.standard_normal((arguments.items, 4, 16), dtype=np.float32)
     user = generator.standard_normal((12, 16), dtype=np.float32)
     best = np.argsort(-plain(user, heads), kind="stable")[: arguments.top]
     print(
@@ -78,9 +78,9 @@ def main(arguments: argparse.Namespace) -> None:
                 )
 
 
-def plain(user_QK: np.ndarray, heads_GNK: np.ndarray) -> np.ndarray:
+def plain(user_QK: np.ndarray, items_NGK: np.ndarray) -> np.ndarray:
     """The formula, (N,)."""
-    return np.max([head_NK @ user_QK.T for head_NK in heads_GNK], axis=0).sum(1)
+    return np.max([head_NK @ user_QK.T for head_NK in items_NGK.swapaxes(0, 1)], axis=0).sum(1)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def update_index(place: Place) -> None:
         if removes:
             index.remove(ids[:50])
         else:
-            index.put(ids, generator.standard_normal((4, 300, 8), dtype=np.float32))
+            index.put(ids, generator.standard_normal((300, 4, 8), dtype=np.float32))
 
 
 def state_of_run(folder: Path) -> str:

@@ -51,23 +51,23 @@ def forms(levels: int, heads: int, size: int, num_items: int) -> dict[str, Calla
     """The functions that score one user, by name; all but the products give the same scores."""
     generator = np.random.default_rng(0)
     user_QK = generator.standard_normal((levels * heads, size), dtype=np.float32)
-    items_GNK = generator.standard_normal((heads, num_items, size), dtype=np.float32)
+    items_NGK = generator.standard_normal((num_items, heads, size), dtype=np.float32)
+    items_GNK = np.ascontiguousarray(items_NGK.transpose(1, 0, 2))
     rows = generator.permutation(num_items)
-    items_NGK = np.ascontiguousarray(items_GNK.transpose(1, 0, 2))
-    user_tensor, items_tensor, rows_tensor = map(torch.from_numpy, (user_QK, items_GNK, rows))
+    user_tensor, items_tensor, rows_tensor = map(torch.from_numpy, (user_QK, items_NGK, rows))
     flat_NE = torch.from_numpy(items_NGK.reshape(num_items, -1))
     user_levels = [torch.from_numpy(part.reshape(1, -1)) for part in np.split(user_QK, levels)]
     beside_LNE = [level.expand(num_items, -1) for level in user_levels]
     user_KQ = np.ascontiguousarray(user_QK.T)
     in_torch = serving.maxsim_torch.maxsim
     scored = {
-        "ours, numpy": lambda: maxsim(user_QK[None], items_GNK)[0],
+        "ours, numpy": lambda: maxsim(user_QK[None], items_NGK)[0],
         "ours, torch": lambda: in_torch(user_tensor[None], items_tensor)[0].numpy(),
-        "of ids, numpy": lambda: maxsim(user_QK[None], items_GNK, None, rows)[0],
+        "of ids, numpy": lambda: maxsim(user_QK[None], items_NGK, None, rows)[0],
         "of ids, torch": lambda: in_torch(user_tensor[None], items_tensor, None, rows_tensor)[0].numpy(),
         "naive": lambda: fe_score(beside_LNE, [flat_NE], heads, heads, [size] * levels, [size] * levels).numpy(),
         "products, numpy": lambda: [head_NK @ user_KQ for head_NK in items_GNK],
-        "products, torch": lambda: [head_NK @ user_tensor.T for head_NK in items_tensor],
+        "products, torch": lambda: [head_NK @ user_tensor.T for head_NK in map(torch.from_numpy, items_GNK)],
     }
     if importlib.util.find_spec("maxsim_cpu"):
         import maxsim_cpu

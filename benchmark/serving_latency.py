@@ -153,7 +153,7 @@ def _two_tower(name: str, data: Dataset, folder: Path, num_items: int) -> tuple[
     form = Form(kind, "0" * 64, "id", "float32", heads.num_user_heads, heads.num_heads, heads.head_dim, heads.bias)
     create_index(folder / "index", form)
     index = ItemIndex(folder / "index", scorer="numpy" if name.endswith(ONNX) else "fastest")
-    shape = (heads.num_heads, num_items, heads.head_dim)
+    shape = (num_items, heads.num_heads, heads.head_dim)
     index.put(np.arange(num_items), np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
     served = ExportedRun(export(run, folder / "onnx")) if name.endswith(ONNX) else run
     return lambda user, candidates: index.score(served.encode_users(user)[0], candidates), index.bytes_per_item

@@ -45,17 +45,17 @@ class Truth:
 
     def __init__(self) -> None:
         generator = np.random.default_rng(0)
-        self.base = generator.standard_normal((FORM.num_heads, IDS, FORM.head_dim), dtype=np.float32)
+        self.base = generator.standard_normal((IDS, FORM.num_heads, FORM.head_dim), dtype=np.float32)
         self.change = generator.standard_normal((VERSIONS, FORM.head_dim), dtype=np.float32)
         self.versions: dict[int, np.ndarray] = {0: np.full(IDS, -1, np.int16)}
 
     def heads(self, ids: np.ndarray, versions: np.ndarray) -> np.ndarray:
-        """(G, N, K) of items in some versions."""
-        return self.base[:, ids] + self.change[versions % VERSIONS]
+        """(N, G, K) of items in some versions."""
+        return self.base[ids] + self.change[versions % VERSIONS][:, None]
 
     def scores(self, user_QK: np.ndarray, ids: np.ndarray, versions: np.ndarray) -> np.ndarray:
         """Logits of ids in some versions, -inf for none, by the formula."""
-        products = np.einsum("qk,gnk->qgn", user_QK, self.heads(ids, versions))
+        products = np.einsum("qk,ngk->qgn", user_QK, self.heads(ids, versions))
         return np.where(versions >= 0, products.max(1).sum(0) + FORM.bias, -np.inf)
 
     def forget_before(self, generation: int) -> None:

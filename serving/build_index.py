@@ -154,22 +154,22 @@ def _encode_into(place: Path, run: TrainedRun, items: pd.DataFrame, ids: np.ndar
                 "choose another folder for the index."
             )
         make_marked(place)
-    shape = (run.heads.num_heads, len(items), run.heads.head_dim)
+    shape = (len(items), run.heads.num_heads, run.heads.head_dim)
     heads = _opened(place / HEADS, shape, dtype, done)
-    scales = _opened(place / SCALES, shape[1:2], "float32", done) if dtype == "int8" else None
+    scales = _opened(place / SCALES, shape[:1], "float32", done) if dtype == "int8" else None
     with tqdm(total=len(items), initial=done, desc="items", unit="item", unit_scale=True, disable=None) as bar:
         for start in range(done, len(items), BATCH):
             rows = slice(start, start + BATCH)
             encoded = run.encode_items(items.iloc[rows])
             check_finite(encoded, ids[rows])
-            heads[:, rows], of_rows = quantise(encoded, dtype)
+            heads[rows], of_rows = quantise(encoded, dtype)
             if scales is not None:
                 scales[rows] = of_rows
                 scales.flush()
             heads.flush()
             state = {"identity": identity, "done": min(start + BATCH, len(items))}
             write_atomically(place / PROGRESS, json.dumps(state).encode())
-            bar.update(encoded.shape[1])
+            bar.update(len(encoded))
 
 
 def _opened(path: Path, shape: tuple, dtype: str, done: int) -> np.memmap:

@@ -5,7 +5,7 @@
     exported/
       user_tower.onnx   features of B users, by name -> heads (B, Q, K)
       item_tower.onnx   features of N items, by name -> heads (N, G, K)
-      scorer.onnx       user (B, Q, K), items (G, N, K) -> logits (B, N)
+      scorer.onnx       user (B, Q, K), items (N, G, K) -> logits (B, N)
       encoders.json     raw values to features
       manifest.json     names, shapes, dtypes, and sha256 and size of the files above
 
@@ -90,10 +90,10 @@ class _Scorer(nn.Module):
         super().__init__()
         self.num_heads, self.bias = num_heads, bias
 
-    def forward(self, user_BQK: Tensor, items_GNK: Tensor) -> Tensor:
-        best_BQN = user_BQK @ items_GNK[0].T
+    def forward(self, user_BQK: Tensor, items_NGK: Tensor) -> Tensor:
+        best_BQN = user_BQK @ items_NGK[:, 0].T
         for head in range(1, self.num_heads):
-            best_BQN = torch.maximum(best_BQN, user_BQK @ items_GNK[head].T)
+            best_BQN = torch.maximum(best_BQN, user_BQK @ items_NGK[:, head].T)
         return best_BQN.sum(1) + self.bias
 
 
@@ -127,8 +127,8 @@ def _write(run: TrainedRun, folder: Path) -> None:
         inputs[file] = {name: [str(v.dtype).removeprefix("torch."), *v.shape[1:]] for name, v in rows.items()}
         axes = tuple({0: torch.export.Dim("rows")} for _ in rows)
         _export(folder / file, _Tower(heads, side, list(rows)), rows, (axes,), "heads")
-    user, items = torch.zeros(2, heads.num_user_heads, heads.head_dim), torch.zeros(heads.num_heads, 3, heads.head_dim)
-    axes = {0: torch.export.Dim("users")}, {1: torch.export.Dim("items")}
+    user, items = torch.zeros(2, heads.num_user_heads, heads.head_dim), torch.zeros(3, heads.num_heads, heads.head_dim)
+    axes = {0: torch.export.Dim("users")}, {0: torch.export.Dim("items")}
     _export(folder / SCORER, _Scorer(heads.num_heads, heads.bias), {"user": user, "items": items}, axes, "logits")
     save_encoders(folder / ENCODERS, run.user_encoder, run.item_encoder)
     files = sorted(folder.iterdir())  # all that was written, with the WEIGHTS of a tower that is too large for a file

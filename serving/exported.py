@@ -31,7 +31,7 @@ from serving.choices import check_installed
 from serving.raw_rows import check_rows
 
 USER_TOWER, ITEM_TOWER, SCORER = "user_tower.onnx", "item_tower.onnx", "scorer.onnx"
-ENCODERS, MANIFEST, FORMAT = "encoders.json", "manifest.json", 1
+ENCODERS, MANIFEST, FORMAT = "encoders.json", "manifest.json", 2
 WEIGHTS = ".data"  # behind the name of a tower that is larger than a file of ONNX may be: where its weights are
 
 
@@ -103,12 +103,12 @@ class ExportedRun:
         return bound(self._user_row(row) | (statistics or {}))
 
     def encode_items(self, frame: pd.DataFrame) -> np.ndarray:
-        """Heads (G, N, K) float32 of raw items, a row each; a value that training never saw counts as unknown."""
-        return np.ascontiguousarray(self._encode(ITEM_TOWER, self.item_encoder, frame).transpose(1, 0, 2))
+        """Heads (N, G, K) float32 of raw items, a row each; a value that training never saw counts as unknown."""
+        return self._encode(ITEM_TOWER, self.item_encoder, frame)
 
-    def score(self, users_BQK: np.ndarray, items_GNK: np.ndarray) -> np.ndarray:
+    def score(self, users_BQK: np.ndarray, items_NGK: np.ndarray) -> np.ndarray:
         """Logits (B, N) by the exported scorer; serving/maxsim.py gives the same without it."""
-        return self._session(SCORER).run(None, {"user": users_BQK, "items": items_GNK})[0]
+        return self._session(SCORER).run(None, {"user": users_BQK, "items": items_NGK})[0]
 
     def _encode(
         self, tower: str, encoder: TowerEncoder, frame: pd.DataFrame, statistics: dict[str, np.ndarray] | None = None

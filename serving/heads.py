@@ -100,7 +100,7 @@ class Heads(nn.Module):
 
     def _score(self, user: list[Tensor], item: list[Tensor]) -> Tensor:
         users, items = self._user_heads(user), self._item_heads(item)
-        scores = [maxsim(u[None].numpy(), i[:, None].numpy())[0] for u, i in zip(users, items, strict=True)]
+        scores = [maxsim(u[None].numpy(), i[None].numpy())[0] for u, i in zip(users, items, strict=True)]
         return torch.tensor([score.item() for score in scores]) + self.bias
 
 

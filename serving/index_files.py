@@ -3,7 +3,7 @@
     index/
       manifest.json                  of what model, in what form, which segments; replaced as a whole
       <segment>/ids.npy              (N,) whole numbers or text, ascending
-      <segment>/heads.npy            (G, N, K), memory-mapped
+      <segment>/heads.npy            (N, G, K), memory-mapped
       <segment>/scales.npy           (N,) float32, for int8
       <segment>/removed-<n>.npy      rows that are no longer in force since generation n
       <segment>/.made-by-an-index    whose folder it is
@@ -32,7 +32,7 @@ import numpy as np
 from preprocessing.errors import UserError, is_out_of_memory
 from preprocessing.files import check_links, file_checksum, locked, write_array, write_atomically, write_synced
 
-MANIFEST, LOCK, FORMAT = "manifest.json", ".lock", 1
+MANIFEST, LOCK, FORMAT = "manifest.json", ".lock", 2
 IDS, HEADS, SCALES = "ids.npy", "heads.npy", "scales.npy"
 MARK, PROGRESS = ".made-by-an-index", "progress.json"  # in the folders that an index makes; PROGRESS during a build
 _SEGMENT = re.compile(r"segment-[0-9a-f]{12}")
@@ -153,7 +153,7 @@ def open_segment(folder: Path, entry: dict, form: Form, verify: bool = True) -> 
             # Read-only: a mapping that could be written to claims memory of its full size, although nothing writes.
             arrays[name] = np.load(place / name, mmap_mode="r" if name == HEADS else None, allow_pickle=False)
         ids, heads, scales = arrays[IDS], arrays[HEADS].view(np.ndarray), arrays.get(SCALES)
-        shape = (form.num_heads, entry["num_items"], form.head_dim)
+        shape = (entry["num_items"], form.num_heads, form.head_dim)
         if heads.shape != shape or heads.dtype != form.dtype or len(ids) != entry["num_items"]:
             raise ValueError(f"heads {heads.shape} of {heads.dtype}, {len(ids)} ids")
         removed = arrays.get(entry["removed"], np.empty(0, np.int64))

@@ -147,7 +147,7 @@ class ItemIndex:
 
         Args:
             ids: (N,), each once.
-            heads: (G, N, K) as `TrainedRun.encode_items` gives them.
+            heads: (N, G, K) as `TrainedRun.encode_items` gives them.
         Raises UserError for other shapes, an id that occurs twice, or numbers that are not finite.
         """
         with only_writer(self.folder):
@@ -164,7 +164,7 @@ class ItemIndex:
             rows = rows[rows >= 0]
             if len(rows):
                 form = current.manifest.form
-                nothing = np.empty((form.num_heads, 0, form.head_dim), np.float32)
+                nothing = np.empty((0, form.num_heads, form.head_dim), np.float32)
                 self._publish(current, current.ids[:0], *quantise(nothing, form.dtype), leaving=rows)
         self.refresh()
         return len(rows)
@@ -321,23 +321,23 @@ def _checked(ids, heads: np.ndarray, current: _Snapshot) -> tuple[np.ndarray, np
     """New items in the order of their ids, in the index's own types."""
     form = current.manifest.form
     ids, heads = as_ids(ids), np.asarray(heads, dtype=np.float32)
-    if heads.shape != (form.num_heads, len(ids), form.head_dim):
+    if heads.shape != (len(ids), form.num_heads, form.head_dim):
         raise UserError(
-            f"heads: expected shape ({form.num_heads}, {len(ids)}, {form.head_dim}), got {heads.shape}; encode the "
+            f"heads: expected shape ({len(ids)}, {form.num_heads}, {form.head_dim}), got {heads.shape}; encode the "
             "items with the run that the index is of."
         )
     if len(current.ids) and ids.dtype.kind != current.ids.dtype.kind:
         raise UserError(f"ids: expected ids like {current.ids[0]!r}, got ones like {ids[0]!r}.")
     check_finite(heads, ids)
     order = np.argsort(ids, kind="stable")
-    return ids[order], *quantise(heads[:, order], form.dtype)
+    return ids[order], *quantise(heads[order], form.dtype)
 
 
 def _left(segment: Segment, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """What of a segment stays when rows are removed."""
     kept = np.delete(np.arange(len(segment)), removed)
     scales = None if segment.scales is None else segment.scales[kept]
-    return segment.ids[kept], segment.heads.take(kept, axis=1), scales
+    return segment.ids[kept], segment.heads[kept], scales
 
 
 def _merged(parts: list[tuple]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -345,6 +345,6 @@ def _merged(parts: list[tuple]) -> tuple[np.ndarray, np.ndarray, np.ndarray | No
     parts = [part for part in parts if len(part[0])]
     ids = np.concatenate([part[0] for part in parts])
     order = np.argsort(ids, kind="stable")
-    heads = np.concatenate([part[1] for part in parts], axis=1).take(order, axis=1)
+    heads = np.concatenate([part[1] for part in parts])[order]
     scales = None if parts[0][2] is None else np.concatenate([part[2] for part in parts])[order]
     return ids[order], heads, scales

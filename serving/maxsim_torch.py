@@ -15,20 +15,20 @@ BLOCK_ON_CPU, BLOCK_ON_GPU = 2**18, 2**25
 
 
 @torch.inference_mode()
-def maxsim(user_BQK: Tensor, heads_GNK: Tensor, scales_N: Tensor | None = None, rows_N: Tensor | None = None) -> Tensor:
+def maxsim(user_BQK: Tensor, items_NGK: Tensor, scales_N: Tensor | None = None, rows_N: Tensor | None = None) -> Tensor:
     """Scores (B, N) float32: the sum over a user's heads of the largest dot product with a head of the item.
 
     Args:
-        user_BQK: float32, on the device of the heads.
-        heads_GNK: float32, or float16 or int8 that is widened block by block.
+        user_BQK: float32, on the device of the items.
+        items_NGK: float32, or float16 or int8 that is widened block by block.
         scales_N: what an item's heads are to be multiplied by, where they are int8; above 0.
         rows_N: score these items alone, in this order; int64.
     """
     num_users, num_user_heads, _ = user_BQK.shape
-    if len(heads_GNK) == 1:  # nothing to choose from: the sum of products is the product with the sum
+    if items_NGK.shape[1] == 1:  # nothing to choose from: the sum of products is the product with the sum
         user_BQK, num_user_heads = user_BQK.sum(1, keepdim=True), 1
-    num_items = heads_GNK.shape[1] if rows_N is None else len(rows_N)
-    block = BLOCK_ON_CPU if heads_GNK.device.type == "cpu" else BLOCK_ON_GPU
+    num_items = len(items_NGK) if rows_N is None else len(rows_N)
+    block = BLOCK_ON_CPU if items_NGK.device.type == "cpu" else BLOCK_ON_GPU
     size = max(1, min(block // num_user_heads, num_items))
     user_BKQ = user_BQK.transpose(1, 2).contiguous()
     scores_BN = user_BQK.new_empty(num_users, num_items)
@@ -36,8 +36,8 @@ def maxsim(user_BQK: Tensor, heads_GNK: Tensor, scales_N: Tensor | None = None, 
     for start in range(0, num_items, size):
         stop = min(start + size, num_items)
         best_MQ, similarity_MQ = best[: stop - start], similarity[: stop - start]
-        rows = heads_GNK[:, start:stop] if rows_N is None else heads_GNK.index_select(1, rows_N[start:stop])
-        first_MK, *others = rows.to(torch.float32)
+        rows = items_NGK[start:stop] if rows_N is None else items_NGK.index_select(0, rows_N[start:stop])
+        first_MK, *others = rows.to(torch.float32).unbind(1)
         for user_KQ, scores_N in zip(user_BKQ, scores_BN, strict=True):
             torch.mm(first_MK, user_KQ, out=best_MQ)
             for head_MK in others:

@@ -44,11 +44,11 @@ def scorer_called(name: str, num_user_heads: int, num_heads: int, head_dim: int)
         return maxsim_in_torch
     generator = np.random.default_rng(0)
     user_BQK = generator.standard_normal((1, num_user_heads, head_dim), dtype=np.float32)
-    heads_GNK = generator.standard_normal((num_heads, TRIAL_ITEMS, head_dim), dtype=np.float32)
+    items_NGK = generator.standard_normal((TRIAL_ITEMS, num_heads, head_dim), dtype=np.float32)
     rows_N = generator.permutation(TRIAL_ITEMS)
     forms = (maxsim, maxsim_in_torch)
     of_all, of_chosen = (
-        min(forms, key=lambda form, rows_N=rows: _seconds(form, user_BQK, heads_GNK, rows_N)) for rows in (None, rows_N)
+        min(forms, key=lambda form, rows_N=rows: _seconds(form, user_BQK, items_NGK, rows_N)) for rows in (None, rows_N)
     )
     if of_all is of_chosen:
         return of_all
@@ -56,7 +56,7 @@ def scorer_called(name: str, num_user_heads: int, num_heads: int, head_dim: int)
 
 
 def maxsim_in_torch(
-    user_BQK: np.ndarray, heads_GNK: np.ndarray, scales_N: np.ndarray | None = None, rows_N: np.ndarray | None = None
+    user_BQK: np.ndarray, items_NGK: np.ndarray, scales_N: np.ndarray | None = None, rows_N: np.ndarray | None = None
 ) -> np.ndarray:
     """serving/maxsim_torch.py on arrays, on the CPU; nothing is copied.
 
@@ -67,7 +67,7 @@ def maxsim_in_torch(
     from serving.forks import check_threads
 
     check_threads()
-    given = (user_BQK, heads_GNK, scales_N, rows_N)
+    given = (user_BQK, items_NGK, scales_N, rows_N)
     tensors = (None if array is None else _tensor(np.ascontiguousarray(array)) for array in given)
     return serving.maxsim_torch.maxsim(*tensors).numpy()
 
@@ -84,11 +84,11 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(array)
 
 
-def _seconds(scorer: Scorer, user_BQK: np.ndarray, heads_GNK: np.ndarray, rows_N: np.ndarray | None) -> float:
+def _seconds(scorer: Scorer, user_BQK: np.ndarray, items_NGK: np.ndarray, rows_N: np.ndarray | None) -> float:
     """The shortest of some calls, after one that does not count."""
     taken = []
     for _ in range(1 + TRIAL_ROUNDS):
         start = time.perf_counter()
-        scorer(user_BQK, heads_GNK, None, rows_N)
+        scorer(user_BQK, items_NGK, None, rows_N)
         taken.append(time.perf_counter() - start)
     return min(taken[1:])

@@ -76,8 +76,8 @@ class TrainedRun:
         return self.heads.user({name: torch.from_numpy(values) for name, values in features.items()})[0].numpy()
 
     def encode_items(self, frame: pd.DataFrame) -> np.ndarray:
-        """Heads (G, N, K) float32 of raw items, a row each; a value that training never saw counts as unknown."""
-        return np.ascontiguousarray(self._encode(self.item_encoder, self.heads.item, frame).transpose(1, 0, 2))
+        """Heads (N, G, K) float32 of raw items, a row each; a value that training never saw counts as unknown."""
+        return self._encode(self.item_encoder, self.heads.item, frame)
 
     @cached_property
     def _user_row(self) -> RowEncoder:

@@ -25,21 +25,21 @@ def form(dtype: str = "float32", num_user_heads: int = 3, num_heads: int = 2, he
 
 
 def heads(num_items: int, seed: int = 0, num_heads: int = 2, head_dim: int = 4) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((num_heads, num_items, head_dim), dtype=np.float32)
+    return np.random.default_rng(seed).standard_normal((num_items, num_heads, head_dim), dtype=np.float32)
 
 
 def users(num_users: int, seed: int = 1, num_user_heads: int = 3, head_dim: int = 4) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((num_users, num_user_heads, head_dim), dtype=np.float32)
 
 
-def index_of(folder: Path, ids: list, heads_GNK: np.ndarray, **changes) -> ItemIndex:
+def index_of(folder: Path, ids: list, items_NGK: np.ndarray, **changes) -> ItemIndex:
     """An index of these items."""
     create_index(folder, form(**changes))
     index = ItemIndex(folder)
-    index.put(ids, heads_GNK)
+    index.put(ids, items_NGK)
     return index
 
 
-def plain_scores(users_BQK: np.ndarray, heads_GNK: np.ndarray, bias: float = 0.5) -> np.ndarray:
+def plain_scores(users_BQK: np.ndarray, items_NGK: np.ndarray, bias: float = 0.5) -> np.ndarray:
     """The formula, (B, N)."""
-    return np.einsum("bqk,gnk->bqgn", users_BQK, heads_GNK).max(2).sum(1) + bias
+    return np.einsum("bqk,ngk->bqgn", users_BQK, items_NGK).max(2).sum(1) + bias

@@ -137,7 +137,7 @@ def test_an_altered_file_a_missing_one_and_another_folder_are_refused(served, tm
         ExportedRun(folder)
     manifest = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps(manifest | {"format": 99}))
-    with pytest.raises(UserError, match="expected format 1, got 99"):
+    with pytest.raises(UserError, match="expected format 2, got 99"):
         ExportedRun(folder)
     with pytest.raises(UserError, match="expected a file of an exported run, got none"):
         ExportedRun(tmp_path)

@@ -16,7 +16,7 @@ from serving.quantisation import quantise, restore
 
 def test_the_score_is_the_sum_over_user_heads_of_the_best_item_head():
     user = np.array([[[1.0, 0.0], [0.0, 2.0]]], np.float32)
-    item = np.array([[[3.0, 1.0]], [[-1.0, 4.0]]], np.float32)  # one item of two heads
+    item = np.array([[[3.0, 1.0], [-1.0, 4.0]]], np.float32)  # one item of two heads
     assert maxsim(user, item).tolist() == [[3.0 + 8.0]]
 
 
@@ -61,8 +61,8 @@ def test_both_forms_give_the_logits_of_forward(levels):
     features = random_features(ALL_COLUMNS, 20)
     with torch.inference_mode():
         expected = served.model(features).numpy()
-        user_BQK, item_GNK = served.user(features), served.item(features).transpose(0, 1).contiguous()
-    for scores_BN in (maxsim(user_BQK.numpy(), item_GNK.numpy()), serving.maxsim_torch.maxsim(user_BQK, item_GNK)):
+        user_BQK, items_NGK = served.user(features), served.item(features)
+    for scores_BN in (maxsim(user_BQK.numpy(), items_NGK.numpy()), serving.maxsim_torch.maxsim(user_BQK, items_NGK)):
         logits = np.diagonal(np.asarray(scores_BN)) + served.bias
         np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
@@ -74,11 +74,11 @@ def test_no_items_and_no_users_give_no_scores():
 
 
 def test_int8_keeps_each_number_within_half_a_step_of_its_items_largest():
-    item = heads(20) * np.logspace(-3, 3, 20, dtype=np.float32)[:, None]
+    item = heads(20) * np.logspace(-3, 3, 20, dtype=np.float32)[:, None, None]
     stored, scales = quantise(item, "int8")
     assert stored.dtype == np.int8
-    assert np.abs(stored).max(axis=(0, 2)).tolist() == [127] * 20
-    assert (np.abs(restore(stored, scales) - item) <= scales[:, None] * 0.5001).all()
+    assert np.abs(stored).max(axis=(1, 2)).tolist() == [127] * 20
+    assert (np.abs(restore(stored, scales) - item) <= scales[:, None, None] * 0.5001).all()
 
 
 def test_float16_rounds_and_float32_changes_nothing():
@@ -87,7 +87,7 @@ def test_float16_rounds_and_float32_changes_nothing():
 
 
 def test_an_item_of_zeros_stays_one_in_int8():
-    stored, scales = quantise(np.zeros((2, 1, 4), np.float32), "int8")
+    stored, scales = quantise(np.zeros((1, 2, 4), np.float32), "int8")
     assert not restore(stored, scales).any()
     assert np.isfinite(scales).all()
 
@@ -102,6 +102,6 @@ def test_numbers_beyond_float16_and_unknown_dtypes_are_refused():
 def test_every_finite_half_float_is_widened_exactly():
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)]
-    item = halves[None, :, None]  # a head of size 1
+    item = halves[:, None, None]  # a head of size 1
     scores = maxsim(np.ones((1, 1, 1), np.float32), item)[0]
     assert np.array_equal(scores, halves.astype(np.float32))
