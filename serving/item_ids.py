@@ -56,19 +56,25 @@ class RowOfId:
             kept = ids[rows]
             self.least, largest = int(kept.min()), int(kept.max())
             if largest - self.least < 8 * len(rows) + 2**16:
-                self.table = np.full(largest - self.least + 2, -1, np.int64)  # the last place stands for all others
-                self.table[kept - self.least] = rows
+                # The first place and the last one stand for all others.
+                self.table = np.full(largest - self.least + 3, -1, np.int64)
+                self.table[kept - self.least + 1] = rows
 
     def __call__(self, wanted: np.ndarray) -> np.ndarray:
         """(N,) the row of each wanted id, -1 where there is none; raises UserError for what is refused as an id."""
         if not len(self.rows) or not len(wanted):
             return np.full(len(wanted), -1, np.int64)
         if self.table is not None:
+            if wanted.dtype == np.int64:
+                return self._looked_up(wanted)
             whole, is_exact = whole_numbers(wanted, "ids")
-            place = whole - self.least  # far ends of int64 wrap, and not into the table
-            outside = (place < 0) | (place >= len(self.table) - 1) | ~is_exact
-            return self.table[np.where(outside, -1, place)]
+            return np.where(is_exact, self._looked_up(whole), -1)
         if self.hashed is None:  # half a second for a million: made when it is first asked for
             self.hashed = pd.Index(self.ids[self.rows])
         found = places(wanted, self.hashed)
         return np.where(found >= 0, self.rows[found], -1)
+
+    def _looked_up(self, whole: np.ndarray) -> np.ndarray:
+        places = whole - self.least  # far ends of int64 wrap, and not into the table
+        places += 1
+        return self.table.take(places, mode="clip")

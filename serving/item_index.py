@@ -92,28 +92,39 @@ class ItemIndex:
         self._snapshot = snapshot
         return is_another
 
-    def score(self, user: np.ndarray, candidate_ids: np.ndarray | list) -> np.ndarray:
+    def score(self, user: np.ndarray, candidate_ids: np.ndarray | list, out: np.ndarray | None = None) -> np.ndarray:
         """Logits of candidates: (C,) for one user, (B, C) for a batch; -inf for an id that is not in the index.
 
         Args:
             user: heads (Q, K) of one user, or (B, Q, K).
             candidate_ids: (C,) for all users, or (B, C); an id may occur twice.
-        Raises UserError for heads of another shape, or heads that are not finite.
+            out: (C,) or (B, C) float32, where the scores go and what is returned; a new array without it.
+        Raises UserError for heads of another shape, or heads that are not finite, and for another `out`.
         """
         snapshot = self._snapshot
         users, is_one = self._users(user)
         candidate_ids = as_given(candidate_ids)
-        if candidate_ids.ndim == 2 and not is_one and len(candidate_ids) == len(users):
-            rows = (snapshot.rows_of(ids) for ids in candidate_ids)
-            scores = [snapshot.score(self._maxsim, user[None], its)[0] for user, its in zip(users, rows, strict=True)]
-            return np.stack(scores) if scores else np.empty(candidate_ids.shape, np.float32)
-        if candidate_ids.ndim != 1:
+        is_list_for_each = candidate_ids.ndim == 2 and not is_one and len(candidate_ids) == len(users)
+        if candidate_ids.ndim != 1 and not is_list_for_each:
             raise UserError(
                 f"candidate_ids: expected a list of ids, or one for each of {len(users)} users, got an array of shape "
                 f"{candidate_ids.shape}."
             )
-        scores = snapshot.score(self._maxsim, users, snapshot.rows_of(candidate_ids))
-        return scores[0] if is_one else scores
+        shape = (len(users), candidate_ids.shape[-1])
+        if out is None:
+            out = np.empty(shape[1:] if is_one else shape, np.float32)
+        elif out.shape != (shape[1:] if is_one else shape) or out.dtype != np.float32:
+            raise UserError(
+                f"out: expected an array of float32 of shape {shape[1:] if is_one else shape}, got {out.dtype} of "
+                f"shape {out.shape}."
+            )
+        scores = out.reshape(shape)
+        if is_list_for_each:
+            for user, ids, of_user in zip(users, candidate_ids, scores, strict=True):
+                snapshot.score(self._maxsim, user[None], snapshot.rows_of(ids), of_user[None])
+        else:
+            snapshot.score(self._maxsim, users, snapshot.rows_of(candidate_ids), scores)
+        return out
 
     def top_k(self, user: np.ndarray, k: int, candidates: np.ndarray | list | None = None) -> TopK | list[TopK]:
         """The k items with the highest logits, the highest first; equal ones by id, ascending.
@@ -295,18 +306,23 @@ class _Snapshot:
         """(C,) the row of each id, -1 where it is not in the index."""
         return self._row_of_id(as_given(ids))
 
-    def score(self, maxsim: Scorer, users_BQK: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+    def score(
+        self, maxsim: Scorer, users_BQK: np.ndarray, rows: np.ndarray | None, out: np.ndarray | None = None
+    ) -> np.ndarray:
         """Logits (B, C) of rows, or (B, N) of all where `rows` is None; -inf for row -1 and for removed rows."""
         size = len(self.ids) if rows is None else len(rows)
-        scores = np.full((len(users_BQK), size), -np.inf, np.float32)
+        scores = np.empty((len(users_BQK), size), np.float32) if out is None else out
+        lowest, highest = (0, len(self.ids) - 1) if rows is None or not size else (rows.min(), rows.max())
+        if lowest < 0:
+            scores[:, rows < 0] = -np.inf
         for segment, first in zip(self.segments, self.firsts, strict=True):
+            last = first + len(segment) - 1
             if rows is None:
-                scores[:, first : first + len(segment)] = maxsim(users_BQK, segment.heads, segment.scales, None)
-                continue
-            here = (rows >= first) & (rows < first + len(segment))
-            # All candidates in one segment is the common case, and needs no mask.
-            here = slice(None) if here.all() else here
-            scores[:, here] = maxsim(users_BQK, segment.heads, segment.scales, rows[here] - first)
+                maxsim(users_BQK, segment.heads, segment.scales, None, scores[:, first : last + 1])
+            elif first <= lowest and highest <= last:  # the common case: all candidates are in one segment
+                maxsim(users_BQK, segment.heads, segment.scales, rows - first if first else rows, scores)
+            elif len(here := np.flatnonzero((rows >= first) & (rows <= last))):
+                scores[:, here] = maxsim(users_BQK, segment.heads, segment.scales, rows[here] - first, None)
         scores += np.float32(self.manifest.form.bias)
         if rows is None and self.num_in_force < size:
             scores[:, ~self.in_force] = -np.inf

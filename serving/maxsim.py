@@ -19,7 +19,11 @@ _SIGN_AND_MAGNITUDE, _BIAS = np.int32(0x8FFFE000 - 2**32), np.float32(2.0**112)
 
 
 def maxsim(
-    user_BQK: np.ndarray, items_NGK: np.ndarray, scales_N: np.ndarray | None = None, rows_N: np.ndarray | None = None
+    user_BQK: np.ndarray,
+    items_NGK: np.ndarray,
+    scales_N: np.ndarray | None = None,
+    rows_N: np.ndarray | None = None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Scores (B, N) float32: the sum over a user's heads of the largest dot product with a head of the item.
 
@@ -28,6 +32,7 @@ def maxsim(
         items_NGK: float32, or float16 or int8 that is widened block by block.
         scales_N: what an item's heads are to be multiplied by, where they are int8; above 0.
         rows_N: score these items alone, in this order.
+        out: (B, N) float32, where the scores go and what is returned; a new array without it.
     """
     num_users, num_user_heads, head_dim = user_BQK.shape
     num_items, num_heads, _ = items_NGK.shape
@@ -36,7 +41,7 @@ def maxsim(
     items_NE = items_NGK.reshape(num_items, num_heads * head_dim)
     num_scores = num_items if rows_N is None else len(rows_N)
     size = max(1, min(BLOCK // num_user_heads, num_scores))
-    scores_BN = np.empty((num_users, num_scores), np.float32)
+    scores_BN = np.empty((num_users, num_scores), np.float32) if out is None else out
     best, similarity = np.empty((2, size, num_user_heads), np.float32)
     block = np.empty((size, num_heads * head_dim), np.float32)
     user_BKQ = np.ascontiguousarray(user_BQK.transpose(0, 2, 1))

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 SCORERS = ("numpy", "torch", "fastest")
 TRIAL_ITEMS, TRIAL_ROUNDS = 4096, 7
 
-Scorer = Callable[[np.ndarray, np.ndarray, "np.ndarray | None", "np.ndarray | None"], np.ndarray]
+# User heads, items, their scales, the rows that are scored, and where the scores go.
+Scorer = Callable[[np.ndarray, np.ndarray, "np.ndarray | None", "np.ndarray | None", "np.ndarray | None"], np.ndarray]
 
 
 def scorer_called(name: str, num_user_heads: int, num_heads: int, head_dim: int) -> Scorer:
@@ -52,13 +53,19 @@ def scorer_called(name: str, num_user_heads: int, num_heads: int, head_dim: int)
     )
     if of_all is of_chosen:
         return of_all
-    return lambda users, heads, scales, rows: (of_all if rows is None else of_chosen)(users, heads, scales, rows)
+    return lambda users, items, scales, rows, out: (of_all if rows is None else of_chosen)(
+        users, items, scales, rows, out
+    )
 
 
 def maxsim_in_torch(
-    user_BQK: np.ndarray, items_NGK: np.ndarray, scales_N: np.ndarray | None = None, rows_N: np.ndarray | None = None
+    user_BQK: np.ndarray,
+    items_NGK: np.ndarray,
+    scales_N: np.ndarray | None = None,
+    rows_N: np.ndarray | None = None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """serving/maxsim_torch.py on arrays, on the CPU; nothing is copied.
+    """serving/maxsim_torch.py on arrays, on the CPU; nothing is copied, but for the scores into `out`.
 
     Raises UserError in a forked process that has set more than one thread; see serving/forks.py.
     """
@@ -69,7 +76,11 @@ def maxsim_in_torch(
     check_threads()
     given = (user_BQK, items_NGK, scales_N, rows_N)
     tensors = (None if array is None else _tensor(np.ascontiguousarray(array)) for array in given)
-    return serving.maxsim_torch.maxsim(*tensors).numpy()
+    scores_BN = serving.maxsim_torch.maxsim(*tensors).numpy()
+    if out is None:
+        return scores_BN
+    out[...] = scores_BN
+    return out
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

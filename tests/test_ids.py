@@ -8,7 +8,7 @@ import pytest
 
 from preprocessing.encode import MeanField, MinMaxScaler, SparseField, TowerEncoder, fit_vocabulary
 from preprocessing.errors import UserError
-from preprocessing.ids import places
+from preprocessing.ids import INT64, places
 from serving.item_ids import RowOfId, as_ids
 
 BIG = 2**53  # from here on a float has neighbours that it stands for too
@@ -166,6 +166,14 @@ def test_ids_are_kept_exactly_in_the_kind_that_training_saw(case):
 def test_ids_that_an_index_cannot_keep_exactly_are_refused(values, known, message):
     with pytest.raises(UserError, match=f"^items, asin: expected .*{message}"):
         as_ids(values, known, "items, asin")
+
+
+@pytest.mark.parametrize("first", [INT64.min, -3, 0, INT64.max - 2])
+def test_the_far_ends_of_whole_numbers_are_no_places_of_others(first):
+    rows_of = RowOfId(np.arange(3, dtype=np.int64) + first, np.array([0, 2]))  # the second one is no longer there
+    assert rows_of(np.array([first, first + 1, first + 2])).tolist() == [0, -1, 2]
+    others = np.array([other for other in (INT64.min, -5, 5, INT64.max) if not first <= other <= first + 2])
+    assert (rows_of(others) == -1).all()
 
 
 @pytest.mark.parametrize("last", [44, BIG], ids=["close together", "far apart"])

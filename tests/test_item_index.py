@@ -67,8 +67,8 @@ def test_the_fastest_scorer_is_the_one_that_took_less_time_on_all_items_and_on_c
         serving.scorer, "_seconds", lambda form, _u, _h, rows: float((form is numpy_form) == (rows is None))
     )
     mixed = scorer_called("fastest", 3, 2, 4)
-    mixed(users(1), heads(3), None, None)
-    mixed(users(1), heads(3), None, np.array([1]))
+    mixed(users(1), heads(3), None, None, None)
+    mixed(users(1), heads(3), None, np.array([1]), None)
     assert called == ["torch", "numpy"]
 
 
@@ -76,6 +76,26 @@ def test_each_user_of_a_batch_may_have_candidates_of_their_own(index):
     scores = index.score(users(2), [[10, 3], [5, 5]])
     expected = plain_scores(users(2), heads(5))
     np.testing.assert_allclose(scores, [expected[0, [0, 1]], expected[1, [4, 4]]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("scorer", ["numpy", "torch"])
+def test_scores_go_where_the_caller_says(index, scorer):
+    index = ItemIndex(index.folder, scorer=scorer)
+    index.put([20, 30], heads(2, seed=5))  # a second segment
+    for user, ids in [
+        (users(1)[0], [10, 3, 4, 20]),
+        (users(2), [3, 10]),
+        (users(2), [[10, 3, 30], [5, 5, 4]]),
+        (users(1)[0], [4]),
+        (users(2), []),
+    ]:
+        expected = index.score(user, ids)
+        out = np.full((*expected.shape[:-1], 2 * expected.shape[-1]), np.nan, np.float32)[..., ::2]
+        assert index.score(user, ids, out) is out
+        np.testing.assert_allclose(out, expected, rtol=1e-5)
+    for wrong in (np.empty(3, np.float32), np.empty((1, 2), np.float32), np.empty(2)):
+        with pytest.raises(UserError, match=r"out: expected an array of float32 of shape \(2,\), got float"):
+            index.score(users(1)[0], [10, 3], wrong)
 
 
 def test_an_id_that_is_not_in_the_index_scores_minus_infinity_and_is_never_returned(index):
