@@ -3,10 +3,11 @@
     python -m benchmark.serving_latency
 
 Each model is served by a process of its own, as it would be; they take turns of some requests, so that a drift of the
-machine reaches all. A two-tower model encodes the user and scores the candidates in an index, by the faster scorer;
-"ONNX" lines do without torch, by onnxruntime and numpy. A ranking model (DCN and others) encodes the user and runs its
-network on every pair, its candidates' features being in memory. Weights and items are random: they do not change the
-time. Last come requests per second of two processes with one thread each.
+machine reaches all. A two-tower model encodes the user, a dict, and scores the candidates in an index, by the faster
+scorer; "ONNX" lines do without torch, by onnxruntime and numpy, and "by DataFrame" is what that takes where the user
+comes as a frame of one row. A ranking model (DCN and others) encodes the user and runs its network on every pair, its
+candidates' features being in memory. Weights and items are random: they do not change the time. Last come requests per
+second of two processes with one thread each.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ TWO_TOWERS = {
     "IntTower 8 x 32": ("IntTower", {"user_head": 8, "item_head": 8, "field_dim": 32}),
     "IntTower 32 x 64": ("IntTower", {"user_head": 32, "item_head": 32, "field_dim": 64}),
 }
-ONNX = ", ONNX"
+ONNX, BY_FRAME = ", ONNX", ", ONNX, by DataFrame"
 RANKING = ("COLD", "WDL", "DeepFM", "DCN", "AutoInt")
-MODELS = [name + form for name in TWO_TOWERS for form in ("", ONNX)] + list(RANKING)
+MODELS = [name + form for name in TWO_TOWERS for form in ("", ONNX)] + ["IntTower 4 x 16" + BY_FRAME, *RANKING]
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -53,7 +54,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", type=file_to_write, help="also write the records to a file, as JSON lines")
     arguments = parser.parse_args(words)
     movielens_files(arguments.data)
-    if any(name.endswith(ONNX) for name in arguments.models):
+    if any(ONNX in name for name in arguments.models):
         check_installed(["onnx", "onnxscript", "onnxruntime"], "requirements-export.txt")
     return arguments
 
@@ -74,6 +75,7 @@ import torch
 
 from model import model_class
 from preprocessing.movielens import load_movielens, locate_movielens, read_movielens
+from preprocessing.one_row import RowEncoder
 from preprocessing.tables import Dataset
 from serving.export import export
 from serving.exported import ExportedRun
@@ -127,7 +129,7 @@ def _serve(name: str, data: Path, num_items: int, pipe) -> None:
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         loaded = load_movielens(data)
         users = read_movielens(data).users[:USERS]
-        raw = [users.iloc[[row]] for row in range(len(users))]
+        raw = [users.iloc[[row]] for row in range(len(users))] if name.endswith(BY_FRAME) else users.to_dict("records")
         if name in RANKING:
             answer, size = _ranking(name, loaded, num_items), None
         else:
@@ -146,17 +148,19 @@ def _serve(name: str, data: Path, num_items: int, pipe) -> None:
 
 def _two_tower(name: str, data: Dataset, folder: Path, num_items: int) -> tuple[Callable, int]:
     """A function that answers for a user's raw row and candidate ids, and the bytes of an item."""
-    kind, options = TWO_TOWERS[name.removesuffix(ONNX)]
+    kind, options = TWO_TOWERS[name.removesuffix(BY_FRAME).removesuffix(ONNX)]
     seed_everything(0)
     heads = Heads(model_class(kind).from_columns(data.user_columns, data.item_columns, **options))
     run = TrainedRun(folder, heads, data.user_encoder, data.item_encoder, checkpoint="0" * 64, identity={})
     form = Form(kind, "0" * 64, "id", "float32", heads.num_user_heads, heads.num_heads, heads.head_dim, heads.bias)
     create_index(folder / "index", form)
-    index = ItemIndex(folder / "index", scorer="numpy" if name.endswith(ONNX) else "fastest")
+    index = ItemIndex(folder / "index", scorer="numpy" if ONNX in name else "fastest")
     shape = (num_items, heads.num_heads, heads.head_dim)
     index.put(np.arange(num_items), np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
-    served = ExportedRun(export(run, folder / "onnx")) if name.endswith(ONNX) else run
-    return lambda user, candidates: index.score(served.encode_users(user)[0], candidates), index.bytes_per_item
+    served = ExportedRun(export(run, folder / "onnx")) if ONNX in name else run
+    if name.endswith(BY_FRAME):
+        return lambda user, candidates: index.score(served.encode_users(user)[0], candidates), index.bytes_per_item
+    return lambda user, candidates: index.score(served.encode_user(user), candidates), index.bytes_per_item
 
 
 def _ranking(name: str, data: Dataset, num_items: int) -> Callable:
@@ -165,9 +169,10 @@ def _ranking(name: str, data: Dataset, num_items: int) -> Callable:
     model = model_class(name).from_columns(data.user_columns, data.item_columns).eval()
     names = [column.name for column in data.item_columns]
     items = {key: data.test.batch(np.arange(num_items) % len(data.test))[key] for key in names}
+    one_row = RowEncoder(data.user_encoder)
 
     def answer(user, candidates: np.ndarray) -> np.ndarray:
-        encoded = {key: torch.from_numpy(value) for key, value in data.user_encoder.encode(user).items()}
+        encoded = {key: torch.from_numpy(value) for key, value in one_row(user).items()}
         features = {key: value.expand(len(candidates), *value.shape[1:]) for key, value in encoded.items()}
         features |= {key: value[torch.from_numpy(candidates)] for key, value in items.items()}
         return model(features).numpy()

@@ -28,7 +28,7 @@ def serving_rows() -> tuple[list[Row], Columns]:
             row[f"ms_{record['candidates']}"] = record["p50_ms"], record["p99_ms"]
     columns: Columns = {
         "model": lambda row: _readable(row["model"]),
-        "AUC (strict)": lambda row: _auc(row["model"].removesuffix(", ONNX")),
+        "AUC (strict)": lambda row: _auc(row["model"].partition(", ONNX")[0]),
         "bytes an item": lambda row: f"{row['bytes_per_item'] or '-'}",
     }
     for num_candidates in (1000, 10_000, 100_000):
