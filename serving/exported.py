@@ -4,7 +4,7 @@
     from serving.item_index import ItemIndex
 
     run, index = ExportedRun("exported"), ItemIndex("index")
-    best = index.top_k(run.encode_users(user_frame)[0], 100)
+    best = index.top_k(run.encode_user({"user_id": 42, "gender": "M", "age": 25, "occupation": 8}), 100)
 
 Shapes: B users, Q user heads, N items, G item heads, K head size.
 """
