@@ -115,9 +115,7 @@ def state_of_index(folder: Path) -> str:
     manifest, rows = read_manifest(folder), []
     for entry in manifest.entries:
         segment = open_segment(folder, entry, manifest.form)
-        rows += [
-            (segment.ids[row].item(), segment.heads[:, row].tobytes()) for row in np.flatnonzero(segment.in_force())
-        ]
+        rows += [(segment.ids[row].item(), segment.heads[row].tobytes()) for row in np.flatnonzero(segment.in_force())]
     left = {path.name for path in folder.glob("segment-*")} - {entry["name"] for entry in manifest.entries}
     return hashlib.sha256(repr((sorted(rows), sorted(left))).encode()).hexdigest()
 

@@ -7,7 +7,6 @@ import dataclasses
 import importlib.util
 import math
 import typing
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -192,8 +191,8 @@ class TrainingSettings(ModelSettings):
     NOT_IN_IDENTITY = (*NOT_IN_RECORD, "epochs", "patience", "strict_data")
 
     def __post_init__(self):
-        self._for_search: frozenset[str] = frozenset()  # settings that are the search's to say, where it found some
-        self._must_be_searched = False
+        self._chosen: frozenset[str] | None = None  # settings that flags chose; None where nobody was asked
+        self._is_searched = self._must_be_searched = False  # whether what was found is to be taken; and must be there
 
     def check(self) -> None:
         """Raise UserError for a number out of its range; a dataset's settings also look for its files."""
@@ -209,13 +208,14 @@ class TrainingSettings(ModelSettings):
                 raise UserError(f"{flag_name(name)}: expected a number below 2^32, got {getattr(self, name)}.")
         if self.protocol == "paper" and self.statistics != "means":
             raise UserError(f"--statistics: expected means with --protocol paper, got {self.statistics}.")
-        if self.drop_statistics and not self.user_id_dropout + self.item_id_dropout:
+        # What is still to be taken from a search may bring a flag's partner.
+        if self.drop_statistics and not self.user_id_dropout + self.item_id_dropout and not self._is_searched:
             raise UserError(
                 "--drop-statistics: expected --user-id-dropout or --item-id-dropout beside it, got neither."
             )
         if self.label_delay and self.protocol != "online":
             raise UserError(f"--label-delay: expected --protocol online beside it, got {self.protocol}.")
-        if self.warmup and self.lr_schedule == "constant":
+        if self.warmup and self.lr_schedule == "constant" and not self._is_searched:
             raise UserError(f"--warmup: expected --lr-schedule cosine beside it, got {self.lr_schedule}.")
         for name in ("user_id_dropout", "item_id_dropout", "average_decay", "warmup"):
             if not 0 <= getattr(self, name) < 1:
@@ -243,26 +243,32 @@ class TrainingSettings(ModelSettings):
         """
         chosen = imported if self.model in (None, imported.__name__) else model_class(self.model)
         self.model = chosen.__name__
-        found = tuned_settings(self.TUNED, self.protocol).get(self.model, {}) if self._for_search else {}
+        if not self._is_searched:
+            return chosen
+        found = tuned_settings(self.TUNED, self.protocol).get(self.model, {})
         if self._must_be_searched and not found:
             raise _not_searched(self.TUNED, self.protocol, self.model)
-        taken = {name: value for name, value in found.items() if name in self._for_search}
+        taken = {name: value for name, value in found.items() if name not in self._chosen}
+        if self.lr_schedule == "constant" and "lr_schedule" in self._chosen:
+            taken.pop("warmup", None)  # which is of the cosine
         for name, value in taken.items():
             setattr(self, name, value)
         if taken:
             flags = " ".join(as_flag(name, value) for name, value in taken.items())
             print(f"settings that a search found for {self.model} (--preset {UNTUNED}: without them): {flags}")
-            self.check()  # beside the flags that were chosen
+        self._is_searched = False
+        self.check()  # together with the flags
         return chosen
 
-    def take_search(self, names: Iterable[str], required: bool) -> None:
-        """Have `choose_model` take what a search found of these settings; `required`: there must be some."""
-        self._for_search, self._must_be_searched = frozenset(names), required
+    def take_search(self, required: bool) -> None:
+        """Have `choose_model` take what a search found, but for what flags chose; `required`: there must be some."""
+        self._is_searched, self._must_be_searched = True, required
 
     def shorten(self) -> str | None:
-        """Take ON_SAMPLE's values, unless a person chose one of them otherwise; returns the flags to say so."""
+        """Take ON_SAMPLE's values, unless a person chose one of them; returns the flags to say so."""
         defaults = self.defaults()
-        if any(getattr(self, name) != defaults[name] for name in ON_SAMPLE.keys() - self._for_search):
+        chosen = {name for name in ON_SAMPLE if getattr(self, name) != defaults[name]}
+        if chosen if self._chosen is None else ON_SAMPLE.keys() & self._chosen:
             return None
         for name, value in ON_SAMPLE.items():
             setattr(self, name, value)
@@ -334,6 +340,7 @@ def parse_settings(settings: type, arguments: list[str], presets: dict[str, dict
         raise _not_searched(settings.TUNED, protocol, chosen.model)
     if chosen.preset == TUNED and not tuned_settings(settings.TUNED, protocol):
         raise _not_searched(settings.TUNED, protocol)
+    parsed._chosen = frozenset(f.name for f in fields if getattr(chosen, f.name) is not None) | preset.keys()
     if chosen.preset == TUNED or (settings.TUNED_BY_DEFAULT and chosen.preset is None):
-        parsed.take_search({f.name for f in fields if getattr(chosen, f.name) is None}, chosen.preset == TUNED)
+        parsed.take_search(required=chosen.preset == TUNED)
     return parsed

@@ -36,7 +36,7 @@ class RowEncoder:
     """Encodes raw rows, one at a time; features come as from `TowerEncoder.encode`, and are not to be written to."""
 
     def __init__(self, encoder: TowerEncoder):
-        self._encoder = encoder
+        self._encoder, self._sources = encoder, encoder.sources
         self._fields = [(field, tuple(raw_columns(field)), _quick(field)) for field in encoder.fields]
 
     def __reduce__(self) -> tuple:
@@ -52,12 +52,12 @@ class RowEncoder:
                 f"encode: expected a mapping of raw values by column, got {type(row).__name__}; of a data frame, "
                 "encode_users takes many rows at once."
             )
+        for name in self._sources:
+            if name not in row:  # a mapping may have an answer for names that it does not have
+                raise UserError(f"encode: expected a column {name!r}, got {list(row)}; add it.")
         features = {}
         for field, names, quick in self._fields:
-            try:
-                values = [row[name] for name in names]
-            except KeyError as error:
-                raise UserError(f"encode: expected a column {error.args[0]!r}, got {list(row)}; add it.") from None
+            values = [row[name] for name in names]
             feature = quick(*values)
             if feature is None:
                 one = {name: pd.Series([value]) for name, value in zip(names, values, strict=True)}
@@ -188,7 +188,7 @@ def _cross(field: CrossField) -> Quick:
             code = code * (len(part.vocabulary) + FIRST_ID) + place + FIRST_ID
             is_known &= place >= 0
         place = place_in(code) if is_known else -1
-        return ids[place + 1 : place + 2]
+        return None if place is None else ids[place + 1 : place + 2]
 
     return quick
 

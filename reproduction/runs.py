@@ -107,7 +107,10 @@ class Run:
             "seed": self.seed,
             **dict(self.changes),
         }
-        flags = [as_flag(name, value).split() for name, value in chosen.items() if value != getattr(default, name)]
+        # A value may have a space in it, as a path.
+        flags = [
+            as_flag(name, value).split(maxsplit=1) for name, value in chosen.items() if value != getattr(default, name)
+        ]
         preset = ["--preset", UNTUNED] if script(self.dataset).Settings.TUNED_BY_DEFAULT else []
         return [f"{SOURCES[self.dataset].script}.py", *preset, *(word for flag in flags for word in flag)]
 

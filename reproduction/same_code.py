@@ -46,6 +46,7 @@ import tempfile
 
 from experiment.code_version import PROJECT
 from experiment.folder import RECORD
+from experiment.settings import UNTUNED
 from preprocessing.files import write_atomically
 from preprocessing.movielens import locate_movielens
 from reproduction.processes import one_thread
@@ -58,6 +59,8 @@ OF_EPOCH = ("train_loss", "train_auxiliary_loss", "valid_auc", "valid_logloss")
 def record_of(checkout: Path, model: str, epochs: int, data: Path, folder: Path) -> dict:
     """Train a model by a version of the code; raises UserError where that fails."""
     flags = ["--model", model, "--epochs", str(epochs), "--data", str(data.resolve()), "--output", str(folder)]
+    if "UNTUNED" in (checkout / "experiment" / "settings.py").read_text():  # else it knows no such preset
+        flags += ["--preset", UNTUNED]
     run = subprocess.run(
         [sys.executable, SCRIPT, *flags, "--device", "cpu"],
         cwd=checkout,

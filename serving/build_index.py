@@ -71,6 +71,7 @@ from preprocessing.movielens import locate_movielens, read_movielens
 from preprocessing.sources import alibaba_files
 from preprocessing.text_tables import check_header
 from serving.index_files import (
+    FORMAT,
     HEADS,
     IDS,
     PROGRESS,
@@ -182,7 +183,7 @@ def _identity(run: TrainedRun, items: pd.DataFrame, dtype: str) -> str:
         hashes = pd.util.hash_pandas_object(items, index=False).to_numpy()
     except TypeError:  # lists, which have no hash
         hashes = pd.util.hash_pandas_object(items.map(repr), index=False).to_numpy()
-    kind = json.dumps([run.checkpoint, dtype, list(items.columns)])
+    kind = json.dumps([FORMAT, run.checkpoint, dtype, list(items.columns)])
     return hashlib.sha256(kind.encode() + hashes.tobytes()).hexdigest()
 
 

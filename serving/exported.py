@@ -28,7 +28,7 @@ from preprocessing.errors import UserError
 from preprocessing.files import chunks
 from preprocessing.one_row import RowEncoder
 from serving.choices import check_installed
-from serving.raw_rows import check_rows
+from serving.raw_rows import check_rows, with_statistics
 
 USER_TOWER, ITEM_TOWER, SCORER = "user_tower.onnx", "item_tower.onnx", "scorer.onnx"
 ENCODERS, MANIFEST, FORMAT = "encoders.json", "manifest.json", 2
@@ -100,7 +100,7 @@ class ExportedRun:
         bound = getattr(self._of_thread, "bound", None)
         if bound is None or bound.session is not session:
             bound = self._of_thread.bound = _BoundRow(session)
-        return bound(self._user_row(row) | (statistics or {}))
+        return bound(with_statistics(self._user_row(row), statistics))
 
     def encode_items(self, frame: pd.DataFrame) -> np.ndarray:
         """Heads (N, G, K) float32 of raw items, a row each; a value that training never saw counts as unknown."""
@@ -114,7 +114,7 @@ class ExportedRun:
         self, tower: str, encoder: TowerEncoder, frame: pd.DataFrame, statistics: dict[str, np.ndarray] | None = None
     ) -> np.ndarray:
         check_rows(frame)
-        return self._session(tower).run(None, encoder.encode(frame) | (statistics or {}))[0]
+        return self._session(tower).run(None, with_statistics(encoder.encode(frame), statistics))[0]
 
     def _session(self, name: str):
         # A forked child has none of the threads of a session that was opened before, and opens its own.
@@ -157,9 +157,8 @@ class _BoundRow:
         return self._output[0].copy()
 
     def _bind(self, features: dict[str, np.ndarray]) -> None:
-        names = [value.name for value in self.session.get_inputs()]
-        output = np.empty_like(self.session.run(None, {name: features[name] for name in names})[0])
-        self._inputs = {name: np.empty_like(features[name]) for name in names}
+        output = np.empty_like(self.session.run(None, features)[0])  # which refuses what does not fit
+        self._inputs = {name: np.empty_like(array) for name, array in features.items()}
         for name, array in self._inputs.items():
             self._binding.bind_cpu_input(name, array)
         name = self.session.get_outputs()[0].name

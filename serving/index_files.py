@@ -86,15 +86,18 @@ class Manifest:
     entries: list[dict]
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Raises UserError where the folder holds no index, a damaged one, or one of another version."""
+def read_manifest(folder: Path, of_any_version: bool = False) -> Manifest:
+    """Raises UserError where the folder holds no index, a damaged one, or one of another version.
+
+    `of_any_version`: for who will replace it, and needs to know what is to be removed.
+    """
     path = folder / MANIFEST
     try:
         outer = json.loads(path.read_bytes())
         if zlib.crc32(outer["content"].encode()) != outer["checksum"]:
             raise ValueError("its checksum is another")
         content = json.loads(outer["content"])
-        if content["format"] != FORMAT:
+        if content["format"] != FORMAT and not of_any_version:
             raise UserError(f"{path}: expected format {FORMAT}, got {content['format']}; build the index anew.")
         return Manifest(Form(**content["form"]), content["generation"], content["segments"])
     except FileNotFoundError as error:
@@ -120,12 +123,12 @@ def _unreadable(path: Path, error: OSError | MemoryError) -> UserError:
 
 def next_generation(folder: Path) -> int:
     """The number of the generation that comes after the one in force, 0 where there is none."""
-    return read_manifest(folder).generation + 1 if (folder / MANIFEST).exists() else 0
+    return read_manifest(folder, of_any_version=True).generation + 1 if (folder / MANIFEST).exists() else 0
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Put a generation in force, then remove what the one before named and this one does not."""
-    before = read_manifest(folder).entries if (folder / MANIFEST).exists() else []
+    before = read_manifest(folder, of_any_version=True).entries if (folder / MANIFEST).exists() else []
     content = json.dumps(
         {
             "format": FORMAT,

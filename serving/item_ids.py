@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pandas as pd
 
@@ -41,9 +43,15 @@ def as_ids(values, known: pd.Index | None = None, name: str = "ids") -> np.ndarr
 
 def as_given(ids) -> np.ndarray:
     """Ids as an array; those of a list keep their kinds, where numpy would make text or floats of a mixture."""
-    if isinstance(ids, list | tuple) and len({type(value) for value in ids}) > 1:
-        return np.asarray(ids, dtype=object)
-    return np.asarray(ids)
+    try:
+        array = np.asarray(ids)
+    except ValueError as error:
+        raise UserError(f"ids: expected a list of ids, or lists of the same length, got others ({error}).") from None
+    if isinstance(ids, list | tuple):
+        kinds = set(map(type, chain.from_iterable(ids) if array.ndim > 1 else ids))
+        if len(kinds) > 1 or (kinds == {int} and array.dtype.kind == "f"):  # some of them beyond 64 bits
+            return np.asarray(ids, dtype=object)
+    return array
 
 
 class RowOfId:

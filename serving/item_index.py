@@ -113,11 +113,9 @@ class ItemIndex:
         shape = (len(users), candidate_ids.shape[-1])
         if out is None:
             out = np.empty(shape[1:] if is_one else shape, np.float32)
-        elif out.shape != (shape[1:] if is_one else shape) or out.dtype != np.float32:
-            raise UserError(
-                f"out: expected an array of float32 of shape {shape[1:] if is_one else shape}, got {out.dtype} of "
-                f"shape {out.shape}."
-            )
+        else:
+            _check_out(out, shape[1:] if is_one else shape)
+            users = users.copy() if np.may_share_memory(users, out) else users
         scores = out.reshape(shape)
         if is_list_for_each:
             for user, ids, of_user in zip(users, candidate_ids, scores, strict=True):
@@ -143,8 +141,7 @@ class ItemIndex:
         users, is_one = self._users(user)
         rows = None
         if candidates is not None:
-            rows = np.unique(snapshot.rows_of(as_given(candidates)))
-            rows = rows[rows >= 0]
+            rows = _distinct(snapshot, candidates, "candidates")
         best = []
         for start in range(0, len(users), USERS_AT_ONCE):
             for scores in snapshot.score(self._maxsim, users[start : start + USERS_AT_ONCE], rows):
@@ -171,8 +168,7 @@ class ItemIndex:
         """Remove items; returns how many were there."""
         with only_writer(self.folder):
             current = self._open(self._snapshot)
-            rows = np.unique(current.rows_of(as_given(ids)))
-            rows = rows[rows >= 0]
+            rows = _distinct(current, ids, "ids")
             if len(rows):
                 form = current.manifest.form
                 nothing = np.empty((0, form.num_heads, form.head_dim), np.float32)
@@ -327,6 +323,21 @@ class _Snapshot:
         if rows is None and self.num_in_force < size:
             scores[:, ~self.in_force] = -np.inf
         return scores
+
+
+def _check_out(out: np.ndarray, shape: tuple) -> None:
+    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32 or not out.flags.writeable:
+        got = f"{out.dtype} of shape {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise UserError(f"out: expected an array of float32 of shape {shape} that can be written to, got {got}.")
+
+
+def _distinct(snapshot: _Snapshot, ids, name: str) -> np.ndarray:
+    """The rows of those ids that are in the index, each once; raises UserError for what is no list of ids."""
+    ids = as_given(ids)
+    if ids.ndim != 1:
+        raise UserError(f"{name}: expected a list of ids, got an array of shape {ids.shape}.")
+    rows = np.unique(snapshot.rows_of(ids))
+    return rows[rows >= 0]
 
 
 def _key(entry: dict) -> tuple:

@@ -21,7 +21,7 @@ from preprocessing.errors import UserError, is_out_of_memory
 from preprocessing.one_row import RowEncoder
 from serving.forks import check_threads
 from serving.heads import Heads, Levels, check_weights
-from serving.raw_rows import check_rows
+from serving.raw_rows import check_rows, with_statistics
 from training import CHECKPOINT
 from training.checkpoint import ENCODERS_CHECKSUM, load_checkpoint
 
@@ -72,7 +72,7 @@ class TrainedRun:
             statistics: as for `encode_users`, (1, D) each.
         """
         check_threads()
-        features = self._user_row(row) | (statistics or {})
+        features = with_statistics(self._user_row(row), statistics)
         return self.heads.user({name: torch.from_numpy(values) for name, values in features.items()})[0].numpy()
 
     def encode_items(self, frame: pd.DataFrame) -> np.ndarray:
@@ -94,7 +94,7 @@ class TrainedRun:
             rows = slice(start, start + BATCH)
             # A request is one row: it is not cut.
             features = encoder.encode(frame if len(frame) <= BATCH else frame.iloc[rows])
-            features |= {name: values[rows] for name, values in (statistics or {}).items()}
+            features = with_statistics(features, {name: values[rows] for name, values in (statistics or {}).items()})
             encoded.append(tower({name: torch.from_numpy(values) for name, values in features.items()}))
         return torch.cat(encoded).numpy()
 

@@ -68,7 +68,9 @@ def test_one_user_as_a_dict_has_the_heads_of_a_frame_of_that_user_bit_for_bit_in
             for heads, of_frame in zip(pool.map(onnx.encode_user, rows), expected, strict=True):
                 assert np.array_equal(heads, of_frame)
     sent = pickle.loads(pickle.dumps(onnx))
-    assert np.array_equal(sent.encode_user(rows[0]), expected[0])
+    with pytest.raises(UserError, match=r"user_mean_rating as float32 \(1, 1\), got list"):
+        sent.encode_user(rows[0], {"user_mean_rating": [[0.3]]})
+    assert np.array_equal(sent.encode_user(rows[0]), expected[0])  # a refusal has bound nothing
 
 
 def test_the_exported_scorer_gives_the_scores_of_the_index(served, exported, raw):

@@ -78,6 +78,20 @@ def test_each_user_of_a_batch_may_have_candidates_of_their_own(index):
     np.testing.assert_allclose(scores, [expected[0, [0, 1]], expected[1, [4, 4]]], rtol=1e-5)
 
 
+def test_scores_that_go_where_the_user_stands_are_of_that_user(index):
+    index.put([20, 30], heads(2, seed=5))
+    user, ids = users(1)[0], [10, 20, -1]
+    expected = index.score(user, ids)
+    assert index.score(user, ids, user.ravel()[:3]).tolist() == pytest.approx(expected.tolist())
+
+
+def test_candidates_of_each_user_are_no_list_of_ids_to_choose_from_or_to_remove(index):
+    for ask in (lambda ids: index.top_k(users(2), 2, ids), index.remove):
+        with pytest.raises(UserError, match=r"expected a list of ids, got an array of shape \(2, 3\)"):
+            ask(np.array([[10, 3, 7], [5, 7, 3]]))
+    assert len(index) == 5
+
+
 @pytest.mark.parametrize("scorer", ["numpy", "torch"])
 def test_scores_go_where_the_caller_says(index, scorer):
     index = ItemIndex(index.folder, scorer=scorer)
@@ -93,8 +107,10 @@ def test_scores_go_where_the_caller_says(index, scorer):
         out = np.full((*expected.shape[:-1], 2 * expected.shape[-1]), np.nan, np.float32)[..., ::2]
         assert index.score(user, ids, out) is out
         np.testing.assert_allclose(out, expected, rtol=1e-5)
-    for wrong in (np.empty(3, np.float32), np.empty((1, 2), np.float32), np.empty(2)):
-        with pytest.raises(UserError, match=r"out: expected an array of float32 of shape \(2,\), got float"):
+    fixed = np.empty(2, np.float32)
+    fixed.flags.writeable = False
+    for wrong in (np.empty(3, np.float32), np.empty((1, 2), np.float32), np.empty(2), fixed, [0.0, 0.0]):
+        with pytest.raises(UserError, match=r"out: expected an array of float32 of shape \(2,\) that can be written"):
             index.score(users(1)[0], [10, 3], wrong)
 
 
@@ -262,6 +278,17 @@ def test_ids_may_be_text(tmp_path):
     assert len(index) == 4
     with pytest.raises(UserError, match="expected ids like"):
         index.put([5], heads(1))
+
+
+def test_numbers_beyond_64_bits_are_unknown_and_lists_keep_the_kinds_of_their_ids(tmp_path):
+    numbers = index_of(tmp_path / "numbers", [1, 2], heads(2))
+    for large in (2**63, 2**64, -(2**70)):
+        assert np.isneginf(numbers.score(users(1)[0], [large, 1])).tolist() == [True, False]
+    texts = index_of(tmp_path / "text", np.array(["07", "8"]), heads(2))
+    with pytest.raises(UserError, match="expected text such as '07', got the number 7"):
+        texts.score(users(2), [[7, "8"], ["8", "8"]])
+    with pytest.raises(UserError, match="expected a list of ids, or lists of the same length"):
+        texts.score(users(2), [["07", "8"], ["8"]])
 
 
 def test_numbers_beside_text_are_looked_up_by_the_rule_for_ids_and_not_made_text_of_before(tmp_path):

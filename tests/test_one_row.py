@@ -1,6 +1,7 @@
 """One raw row is encoded as a frame of that row is: the same features, bit for bit, or the same refusal."""
 
 import pickle
+from collections import defaultdict
 from decimal import Decimal
 
 import numpy as np
@@ -17,6 +18,8 @@ from preprocessing.encode import (
     SparseField,
     TowerEncoder,
     VarLenField,
+    load_encoders,
+    save_encoders,
 )
 from preprocessing.errors import UserError
 from preprocessing.movielens import load_movielens, read_movielens
@@ -91,8 +94,24 @@ def test_users_and_items_of_a_dataset_are_encoded_the_same_row_by_row(sample_fol
             assert encoded(one_row, row) == encoded(lambda _, expected=expected: expected, row)
 
 
+def test_crosses_that_training_never_saw_or_that_are_beyond_64_bits_go_by_the_frame(tmp_path):
+    fields = [
+        CrossField.fit("none", pd.DataFrame({"x": [7, None], "y": [None, "M"]})),
+        CrossField.fit("wide", pd.DataFrame({f"c{n}": range(7) for n in range(21)})),
+    ]
+    path = tmp_path / "encoders.json"
+    save_encoders(path, TowerEncoder(fields), TowerEncoder([]))
+    row = {"x": 7, "y": "M"} | {f"c{n}": 5 for n in range(21)}
+    for encoder in (TowerEncoder(fields), load_encoders(path)[0]):
+        assert encoded(RowEncoder(encoder), row) == encoded(encoder.encode, pd.DataFrame([row]))
+
+
 def test_a_row_without_a_column_is_refused_and_so_is_what_is_no_row():
     one_row = RowEncoder(TowerEncoder([FIELDS["cross"]]))
+    has_an_answer_for_all = defaultdict(int, {"x": b"no id"})
+    with pytest.raises(UserError, match="expected a column 'y'"):
+        one_row(has_an_answer_for_all)
+    assert has_an_answer_for_all.keys() == {"x"}
     with pytest.raises(UserError, match=r"expected a column 'y', got \['x', 'z'\]; add it"):
         one_row({"x": 7, "z": 1})
     with pytest.raises(UserError, match="expected a mapping of raw values by column, got DataFrame"):

@@ -122,6 +122,8 @@ def test_a_dataset_of_a_script_that_reads_several_names_its_file(monkeypatch):
     reviews = "/data/amazon-beauty/reviews_Beauty_5.json.gz"
     assert Run("beauty", "strict", "IntTower").arguments() == ["train_amazon_IntTower.py", "--data", reviews]
     assert Run("beauty", "strict", "IntTower").recorded() == Run("amazon", "strict", "IntTower").recorded()
+    monkeypatch.setenv("INTTOWER_DATA", "/my data")
+    assert Run("beauty", "strict", "IntTower").arguments()[-1] == "/my data/amazon-beauty/reviews_Beauty_5.json.gz"
 
 
 def test_the_measures_end_with_the_settings_of_the_script_that_they_chose():

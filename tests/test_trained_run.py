@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from preprocessing.movielens import load_movielens, read_movielens
 from serving.build_index import build_index
 from serving.heads import Heads
 from serving.index_files import is_made
+from serving.item_index import ItemIndex
 from serving.maxsim import maxsim
 from serving.trained_run import TrainedRun, load_model, load_run
 from training.checkpoint import ENCODERS_CHECKSUM, load_checkpoint, save_checkpoint
@@ -228,6 +230,35 @@ def test_the_manifest_of_something_else_stops_a_build_before_its_work(runs, samp
     with pytest.raises(UserError, match="got a damaged or another one"):
         build_index(load_run(runs["IntTower"]), read_movielens(sample_folder).movies, tmp_path)
     assert (tmp_path / "manifest.json").read_text() == "{}"
+
+
+def test_an_index_of_an_older_format_is_refused_and_built_anew_in_its_place(runs, sample_folder, tmp_path):
+    run, movies = load_run(runs["IntTower"]), read_movielens(sample_folder).movies
+    build_index(run, movies, tmp_path)
+    outer = json.loads((tmp_path / "manifest.json").read_text())
+    content = outer["content"].replace('"format": 2', '"format": 1')
+    outer = {"checksum": zlib.crc32(content.encode()), "content": content}
+    (tmp_path / "manifest.json").write_text(json.dumps(outer))
+    with pytest.raises(UserError, match="expected format 2, got 1; build the index anew"):
+        ItemIndex(tmp_path)
+    assert build_index(run, movies, tmp_path).generation == 1
+    assert len(list(tmp_path.glob("segment-*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("statistics", "reason"),
+    [
+        ({"nope": np.zeros((1, 1), np.float32)}, "statistics: expected some of user_id, .*, got 'nope'"),
+        ({"user_mean_rating": np.zeros((1, 1))}, r"user_mean_rating as float32 \(1, 1\), got float64 \(1, 1\)"),
+        ({"user_mean_rating": np.zeros(1, np.float32)}, r"float32 \(1, 1\), got float32 \(1,\)"),
+        ({"user_mean_rating": [[0.3]]}, r"float32 \(1, 1\), got list"),
+    ],
+)
+def test_statistics_that_are_not_the_towers_are_refused(runs, sample_folder, statistics, reason):
+    run, users = load_run(runs["IntTower"]), read_movielens(sample_folder).users[:1]
+    for encode, rows in ((run.encode_users, users), (run.encode_user, users.iloc[0].to_dict())):
+        with pytest.raises(UserError, match=reason):
+            encode(rows, statistics)
 
 
 def test_weights_that_are_not_finite_are_named_and_not_blamed_on_an_edit(runs, tmp_path):

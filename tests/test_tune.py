@@ -27,6 +27,7 @@ from reproduction.plans import SEARCHED, TUNED, table_2_runs
 from reproduction.runs import DATA_NAMES, SOURCES, Run, script, settings_of
 from training.errors import Interrupted
 from tuning.output import best_so_far, write_found
+from tuning.search import expected_seconds
 from tuning.space import SHARED, as_settings, defaults_of, even_draws, space_of
 from tuning.study import COMPLETE, FAILED, PRUNED, RESULT, Study, best_trial, missing_lengths
 from tuning.trial import ask
@@ -175,6 +176,7 @@ def test_a_trial_that_is_stopped_goes_on_as_if_it_had_never_been(study, tmp_path
 def test_settings_that_break_a_training_are_a_failed_trial(study, tmp_path, monkeypatch):
     monkeypatch.setattr("tuning.trial.as_settings", lambda parameters: parameters | {"lr": 1e30})
     record = trial_of(study, tmp_path / "0")
+    assert expected_seconds(study, [record | {"history": []}], wanted=3) is None  # in its first epoch
     assert record["state"] == FAILED
     assert "lower --lr" in record["reason"]
 
@@ -262,14 +264,23 @@ def test_the_movielens_script_takes_what_was_found_for_the_model_it_imports_wher
     assert (dcn.lr, dcn.cross_num, dcn.user_head) == (0.001, 3, 4)
     for flags in (["--preset", "untuned"], ["--preset", "released"], ["--model", "DSSM"], ["--protocol", "temporal"]):
         assert chosen_by("movielens", *flags).lr == 0.001
+    constant = chosen_by("movielens", "--lr-schedule", "constant")
+    assert (constant.lr_schedule, constant.warmup, constant.lr) == ("constant", 0.0, 0.007)
+
+
+def test_a_flag_may_need_what_the_search_found_beside_it(found):
+    found["IntTower"] |= {"user_id_dropout": 0.4}
+    longer = chosen_by("movielens", "--warmup", "0.2", "--drop-statistics")
+    assert (longer.lr_schedule, longer.warmup, longer.drop_statistics) == ("cosine", 0.2, True)
     with pytest.raises(UserError, match="--warmup: expected --lr-schedule cosine beside it, got constant"):
-        chosen_by("movielens", "--lr-schedule", "constant")
+        chosen_by("movielens", "--model", "DCN", "--warmup", "0.2")
 
 
 def test_what_was_found_does_not_keep_the_sample_that_stands_in_from_being_looked_at_shortly(found):
     found["IntTower"] |= {"epochs": 20, "batch_size": 4096}
     assert chosen_by("movielens").shorten() == "--batch-size 512 --epochs 6"
-    assert chosen_by("movielens", "--epochs", "9").shorten() is None
+    for epochs in ("9", "30"):  # the default, too, where somebody asks for it
+        assert chosen_by("movielens", "--epochs", epochs).shorten() is None
 
 
 def test_other_scripts_take_what_was_found_where_it_is_asked_for(found):

@@ -45,7 +45,10 @@ def expected_seconds(study: Study, trials: list[dict], wanted: int) -> float | N
     longer = LENGTHS[-missing:] if 0 < missing <= len(LENGTHS) else LENGTHS if missing else ()
     # A trial of the search is often stopped early; a longer one never is, and takes what its epochs do.
     search = [trial["seconds"] for trial in trials if trial["times"] == 1]
-    epoch = median(t["seconds"] / len(t["history"]) for t in trials if t["history"])
+    epochs = [trial["seconds"] / len(trial["history"]) for trial in trials if trial["history"]]
+    if not epochs:
+        return None
+    epoch = median(epochs)
     return (missing - len(longer)) * mean(search) + sum(longer) * study.epochs * epoch
 
 

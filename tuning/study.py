@@ -27,6 +27,9 @@ COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 FIXED = {"lr_schedule": "cosine", "warmup": 0.1, "average_decay": 0.0}
 EPOCHS = {"movielens": 5, "kuairand": 5}  # the others have fewer rows
 EPOCHS_ELSEWHERE = 10
+EVEN_DRAWS = 7  # after the first trial and before TPE has seen enough
+# A trial is stopped after an epoch by which its best lies below the median of what complete trials had there.
+UNPRUNED_TRIALS, UNPRUNED_EPOCHS = 3, 1
 # A short training is no friend of a model that learns slowly: what the search found best is trained longer, too, as
 # long as that does it good.
 LENGTHS = (2, 4)  # times the epochs of a trial
@@ -82,6 +85,10 @@ class Study:
             "device": self.device,
             "settings": {name: value for name, value in run.recorded().items() if name not in space},
             "space": as_json(space),
+            "course": {
+                "draws": f"Latin hypercube of {EVEN_DRAWS}, then TPE",
+                "unpruned": [UNPRUNED_TRIALS, UNPRUNED_EPOCHS],
+            },
             "optuna": optuna.__version__,
         }
 

@@ -46,11 +46,19 @@ from reproduction.runs import kind_of_device, load
 from training.errors import NonFiniteLoss
 from training.trainer import seed_everything
 from tuning.space import as_settings, defaults_of, even_draws, space_of
-from tuning.study import COMPLETE, FAILED, PRUNED, RESULT, Study, best_trial, missing_lengths
+from tuning.study import (
+    COMPLETE,
+    EVEN_DRAWS,
+    FAILED,
+    PRUNED,
+    RESULT,
+    UNPRUNED_EPOCHS,
+    UNPRUNED_TRIALS,
+    Study,
+    best_trial,
+    missing_lengths,
+)
 
-EVEN_DRAWS = 7  # after the first trial and before TPE has seen enough
-# A trial is stopped after an epoch by which its best lies below the median of what complete trials had there.
-UNPRUNED_TRIALS, UNPRUNED_EPOCHS = 3, 1
 _STATES = {
     COMPLETE: optuna.trial.TrialState.COMPLETE,
     PRUNED: optuna.trial.TrialState.PRUNED,
