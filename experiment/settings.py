@@ -293,7 +293,7 @@ class TrainingSettings(ModelSettings):
 TUNED, UNTUNED = "tuned", "untuned"  # presets of what a search found, and of what the script has without one
 
 
-def _not_searched(data_name: str, protocol: str, model: str | None = None) -> UserError:
+def _not_searched(data_name: str, protocol: str, model: str | None) -> UserError:
     found = ", ".join(sorted(tuned_settings(data_name, protocol)))
     if not found:
         return UserError(f"--preset {TUNED}: nothing was searched on {data_name} under {protocol} (tune.py).")
@@ -336,10 +336,10 @@ def parse_settings(settings: type, arguments: list[str], presets: dict[str, dict
     values = vars(parser.parse_args(arguments))
     values.pop("preset", None)
     parsed = settings(**values)
-    if chosen.preset == TUNED and chosen.model not in (None, *tuned_settings(settings.TUNED, protocol)):
-        raise _not_searched(settings.TUNED, protocol, chosen.model)
-    if chosen.preset == TUNED and not tuned_settings(settings.TUNED, protocol):
-        raise _not_searched(settings.TUNED, protocol)
+    if chosen.preset == TUNED:
+        searched = tuned_settings(settings.TUNED, protocol)
+        if not searched or chosen.model not in (None, *searched):
+            raise _not_searched(settings.TUNED, protocol, chosen.model)
     parsed._chosen = frozenset(f.name for f in fields if getattr(chosen, f.name) is not None) | preset.keys()
     if chosen.preset == TUNED or (settings.TUNED_BY_DEFAULT and chosen.preset is None):
         parsed.take_search(required=chosen.preset == TUNED)
