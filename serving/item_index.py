@@ -69,6 +69,11 @@ class ItemIndex:
         return np.sort(snapshot.ids[snapshot.in_force])
 
     @property
+    def segments(self) -> list[Segment]:
+        """What the items lie in, opened, to be read."""
+        return list(self._snapshot.segments)
+
+    @property
     def bytes_per_item(self) -> int:
         """Of heads and scale, without the id."""
         form = self.form

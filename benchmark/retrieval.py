@@ -1,0 +1,121 @@
+"""Recall of the exact best of a large catalogue against time: serving/retrieval.py beside the scan of the index.
+
+    python -m benchmark.retrieval --run runs/movielens-IntTower-strict-seed1023 --items 1000000
+    python -m benchmark.retrieval --items 1000000    # random heads, which have no shape that lists could follow
+
+With --run, the heads are those of its own movies, drawn again and again, each with noise of a share of every number's
+standard deviation; the users are its own. Times are of one request; recall is of the exact best 100.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from preprocessing.command import Parser, exit_code, positive, positive_number, read_command_line
+from serving.choices import check_installed
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--run", help="a run on MovieLens-1M whose heads are drawn from; else random ones")
+    parser.add_argument("--data", help="MovieLens-1M, as for the training script")
+    parser.add_argument("--items", type=positive, default=1_000_000)
+    parser.add_argument("--noise", type=positive_number, default=0.3, help="of a number's standard deviation (.3)")
+    parser.add_argument("--users", type=positive, default=50)
+    parser.add_argument("--top", type=positive, default=100)
+    parser.add_argument("--lists", type=positive, help="default 4 times the root of the items")
+    parser.add_argument("--probes", type=positive, nargs="+", default=[4, 16, 64, 256])
+    parser.add_argument("--assignments", type=positive, nargs="+", default=[1, 4])
+    arguments = parser.parse_args(words)
+    check_installed(["faiss"], "requirements-retrieval.txt")
+    return arguments
+
+
+if __name__ == "__main__":
+    arguments = read_command_line(parse)  # before the imports below, which take seconds
+
+import os
+import tempfile
+import time
+
+import numpy as np
+
+from preprocessing.movielens import locate_movielens, read_movielens
+from serving.build_index import form_of
+from serving.index_files import Form
+from serving.item_index import ItemIndex, create_index
+from serving.retrieval import Retriever
+from serving.trained_run import load_run
+
+AT_ONCE = 2**18  # items that are drawn and put into the index at once
+
+
+def heads_of(arguments: argparse.Namespace, generator: np.random.Generator):
+    """The form of the index, a function that draws heads of so many items, and users (B, Q, K)."""
+    if arguments.run is None:
+        form = Form("random", "0" * 64, "item_id", "float32", num_user_heads=12, num_heads=4, head_dim=16, bias=0.0)
+        users = generator.standard_normal((arguments.users, 12, 16), dtype=np.float32)
+        return form, lambda size: generator.standard_normal((size, 4, 16), dtype=np.float32), users
+    run, raw = load_run(arguments.run), read_movielens(locate_movielens(arguments.data))
+    items, users = run.encode_items(raw.movies), run.encode_users(raw.users.sample(arguments.users, random_state=0))
+    noise = np.float32(arguments.noise) * items.std(0)
+
+    def draw(size: int) -> np.ndarray:
+        drawn = items[generator.integers(0, len(items), size)]
+        return drawn + noise * generator.standard_normal(drawn.shape, dtype=np.float32)
+
+    return form_of(run, "float32"), draw, users
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Print a line for the scan, then one for each number of probes and assignments."""
+    generator = np.random.default_rng(0)
+    form, draw, users = heads_of(arguments, generator)
+    with tempfile.TemporaryDirectory() as folder:
+        create_index(folder, form)
+        index = ItemIndex(folder, verify=False)
+        for start in range(0, arguments.items, AT_ONCE):
+            ids = np.arange(start, min(start + AT_ONCE, arguments.items))
+            index.put(ids, draw(len(ids)))
+        exact, seconds = timed([lambda user=user: index.top_k(user, arguments.top) for user in users])
+        what = "random" if arguments.run is None else f"those of {arguments.run} with noise of {arguments.noise:g}"
+        print(f"cpu, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS')}, {arguments.items:,} items, heads: {what}")
+        print(f"{'':12}{'probes':>8}{'assignments':>13}{'recall':>9}{'p50':>12}{'p99':>12}{'of the scan':>13}")
+        scan = np.median(seconds)
+        print_line("scan", "-", "-", 1.0, seconds, scan)
+        start = time.perf_counter()
+        retriever = Retriever(index, arguments.lists)
+        built = time.perf_counter() - start
+        for num_assignments in arguments.assignments:
+            for num_probes in arguments.probes:
+                retriever.num_assignments, retriever.num_probes = num_assignments, num_probes
+                best, seconds = timed([lambda user=user: retriever.top_k(user, arguments.top) for user in users])
+                recall = np.mean([np.isin(e.ids, b.ids).mean() for e, b in zip(exact, best, strict=True)])
+                print_line("retrieval", num_probes, num_assignments, recall, seconds, scan)
+        print(f"the lists took {built:.0f} s to make")
+
+
+def timed(calls: list) -> tuple[list, np.ndarray]:
+    """What calls give, and the seconds of each, after one that does not count."""
+    calls[0]()
+    given, seconds = [], []
+    for call in calls:
+        start = time.perf_counter()
+        given.append(call())
+        seconds.append(time.perf_counter() - start)
+    return given, np.array(seconds)
+
+
+def print_line(name: str, probes, assignments, recall: float, seconds: np.ndarray, scan: float) -> None:
+    """A line of the table."""
+    p50, p99 = 1e3 * np.quantile(seconds, (0.5, 0.99))
+    print(
+        f"{name:12}{probes:>8}{assignments:>13}{recall:9.3f}{p50:9.1f} ms{p99:9.1f} ms{p50 / 1e3 / scan:13.3f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(lambda: main(arguments)))
