@@ -89,14 +89,13 @@ class Retriever:
 
     def _queries(self, user_QK: np.ndarray) -> np.ndarray:
         """(A, E): the user by the assignments of the sample's best items for them, each once."""
-        products = np.einsum("qk,sgk->sqg", user_QK, self._sample_SGK, optimize=True)
-        winners_SQ = products.argmax(2)
-        best = np.argsort(-products.max(2).sum(1))
-        distinct = dict.fromkeys(map(bytes, winners_SQ[best[: 16 * self.num_assignments]].astype(np.uint8)))
-        assignments = [np.frombuffer(kept, np.uint8) for kept in list(distinct)[: self.num_assignments]]
+        products_SGQ = self._sample_SGK @ user_QK.T
+        best = np.argsort(-products_SGQ.max(1).sum(1))[: 16 * self.num_assignments]
+        distinct = dict.fromkeys(map(tuple, products_SGQ[best].argmax(1)))
+        assignments = list(distinct)[: self.num_assignments]
         queries = np.zeros((len(assignments), *self._sample_SGK.shape[1:]), np.float32)
         for query_GK, assignment_Q in zip(queries, assignments, strict=True):
-            np.add.at(query_GK, assignment_Q, user_QK)
+            np.add.at(query_GK, list(assignment_Q), user_QK)
         return queries.reshape(len(queries), -1)
 
     def _add(self) -> None:
