@@ -43,6 +43,7 @@ SHORTER = {
     "preprocessing.sample": ["--rows", "20000", "--users", "500", "--items", "200"],
     "benchmark.full_size": ["--steps", "1", "--rounds", "1"],
     "benchmark.training_speed": ["--steps", "1"],
+    "benchmark.time_to_auc": ["--seeds", "1", "--configurations", "DCN, quick"],
     "benchmark.decoupled_evaluation": ["--repeats", "1"],
     "benchmark.deepctr_speed": ["--repeats", "1", "--steps", "1", "--models", "DCN"],
     "benchmark.first_steps": ["--datasets", "kuairand", "--sizes", "2x4", "--steps", "2"],
