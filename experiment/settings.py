@@ -192,7 +192,7 @@ class TrainingSettings(ModelSettings):
 
     def __post_init__(self):
         self._chosen: frozenset[str] | None = None  # settings that flags chose; None where nobody was asked
-        self._is_searched = self._must_be_searched = False  # whether what was found is to be taken; and must be there
+        self._takes_search = self._needs_search = False  # whether what was found is to be taken; and must be there
 
     def check(self) -> None:
         """Raise UserError for a number out of its range; a dataset's settings also look for its files."""
@@ -209,13 +209,13 @@ class TrainingSettings(ModelSettings):
         if self.protocol == "paper" and self.statistics != "means":
             raise UserError(f"--statistics: expected means with --protocol paper, got {self.statistics}.")
         # What is still to be taken from a search may bring a flag's partner.
-        if self.drop_statistics and not self.user_id_dropout + self.item_id_dropout and not self._is_searched:
+        if self.drop_statistics and not self.user_id_dropout + self.item_id_dropout and not self._takes_search:
             raise UserError(
                 "--drop-statistics: expected --user-id-dropout or --item-id-dropout beside it, got neither."
             )
         if self.label_delay and self.protocol != "online":
             raise UserError(f"--label-delay: expected --protocol online beside it, got {self.protocol}.")
-        if self.warmup and self.lr_schedule == "constant" and not self._is_searched:
+        if self.warmup and self.lr_schedule == "constant" and not self._takes_search:
             raise UserError(f"--warmup: expected --lr-schedule cosine beside it, got {self.lr_schedule}.")
         for name in ("user_id_dropout", "item_id_dropout", "average_decay", "warmup"):
             if not 0 <= getattr(self, name) < 1:
@@ -243,10 +243,10 @@ class TrainingSettings(ModelSettings):
         """
         chosen = imported if self.model in (None, imported.__name__) else model_class(self.model)
         self.model = chosen.__name__
-        if not self._is_searched:
+        if not self._takes_search:
             return chosen
         found = tuned_settings(self.TUNED, self.protocol).get(self.model, {})
-        if self._must_be_searched and not found:
+        if self._needs_search and not found:
             raise _not_searched(self.TUNED, self.protocol, self.model)
         taken = {name: value for name, value in found.items() if name not in self._chosen}
         if self.lr_schedule == "constant" and "lr_schedule" in self._chosen:
@@ -256,13 +256,13 @@ class TrainingSettings(ModelSettings):
         if taken:
             flags = " ".join(as_flag(name, value) for name, value in taken.items())
             print(f"settings that a search found for {self.model} (--preset {UNTUNED}: without them): {flags}")
-        self._is_searched = False
+        self._takes_search = False
         self.check()  # together with the flags
         return chosen
 
     def take_search(self, required: bool) -> None:
         """Have `choose_model` take what a search found, but for what flags chose; `required`: there must be some."""
-        self._is_searched, self._must_be_searched = True, required
+        self._takes_search, self._needs_search = True, required
 
     def shorten(self) -> str | None:
         """Take ON_SAMPLE's values, unless a person chose one of them; returns the flags to say so."""

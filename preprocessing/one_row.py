@@ -145,13 +145,18 @@ def _var_len(field: VarLenField) -> Quick:
     return quick
 
 
+def _is_plain_number(value) -> bool:
+    """Whether a value is a number that a float holds exactly; NaN is none."""
+    return type(value) in (int, float) and -(2**53) < value < 2**53
+
+
 def _number(field: NumberField) -> Quick:
     missing = field.encode(pd.DataFrame({field.name: [math.nan]}))
 
     def quick(value) -> np.ndarray | None:
         if value is None:
             return missing
-        if type(value) not in (int, float) or not -(2**53) < value < 2**53:  # what is no number, too, is not below
+        if not _is_plain_number(value):
             return None
         if value < 0:
             return missing
@@ -167,7 +172,7 @@ def _missing(field: MissingField) -> Quick:
     def quick(value) -> np.ndarray | None:
         if value is None:
             return not_there
-        if type(value) not in (int, float) or not -(2**53) < value < 2**53:
+        if not _is_plain_number(value):
             return None
         return there if value >= 0 else not_there
 
