@@ -114,7 +114,11 @@ class ExportedRun:
         self, tower: str, encoder: TowerEncoder, frame: pd.DataFrame, statistics: dict[str, np.ndarray] | None = None
     ) -> np.ndarray:
         check_rows(frame)
-        return self._session(tower).run(None, with_statistics(encoder.encode(frame), statistics))[0]
+        features = with_statistics(encoder.encode(frame), statistics)
+        if not len(frame):  # older versions of onnxruntime fail at a mean over no rows
+            heads = self.manifest["num_user_heads"] if tower == USER_TOWER else self.manifest["num_heads"]
+            return np.empty((0, heads, self.manifest["head_dim"]), np.float32)
+        return self._session(tower).run(None, features)[0]
 
     def _session(self, name: str):
         # A forked child has none of the threads of a session that was opened before, and opens its own.

@@ -4,6 +4,7 @@ import errno
 import json
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -247,6 +248,33 @@ def test_a_reader_beside_a_writer_never_sees_half_an_update(tmp_path):
     thread.join()
     assert reads > 5
     assert not faults
+
+
+def test_thirty_two_threads_share_an_index_that_is_updated_under_them(tmp_path):
+    # Again each generation has one score, so one that differs within an answer would be of two.
+    create_index(tmp_path, form())
+    index, ids, user = ItemIndex(tmp_path), np.arange(50), users(1)[0]
+    index.put(ids, np.zeros((50, 2, 4), np.float32))
+
+    def ask(thread: int) -> int:
+        answers = 0
+        while not stop.wait(0.01):  # without a rest, thirty-two of them would leave the writer no time
+            scores = index.score(user, ids) if thread % 2 else index.top_k(user, 50).scores
+            assert scores.shape == (50,)
+            assert len(np.unique(scores)) == 1
+            answers += 1
+        return answers
+
+    stop = threading.Event()
+    with ThreadPoolExecutor(32) as pool:
+        asked = [pool.submit(ask, thread) for thread in range(32)]
+        try:
+            for value in range(1, 21):
+                index.put(ids, np.full((50, 2, 4), value, np.float32))
+        finally:
+            stop.set()
+    assert sum(answers.result() for answers in asked) > 32
+    assert np.unique(index.score(user, ids)) == pytest.approx(20 * user.sum() + form().bias, rel=1e-5)
 
 
 def test_an_index_of_other_weights_is_refused_also_when_it_appears_later(index):
