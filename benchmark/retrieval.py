@@ -1,10 +1,12 @@
 """Recall of the exact best of a large catalogue against time: serving/retrieval.py beside the scan of the index.
 
     python -m benchmark.retrieval --run runs/movielens-IntTower-strict-seed1023 --items 1000000
-    python -m benchmark.retrieval --items 1000000    # random heads, which have no shape that lists could follow
+    python -m benchmark.retrieval --items 1000000    # random heads
+    python -m benchmark.retrieval --run runs/movielens-IntTower-strict-seed1023 --items 1000000 --muvera
 
 With --run, the heads are those of its own movies, drawn again and again, each with noise of a share of every number's
-standard deviation; the users are its own. Times are of one request; recall is of the exact best 100.
+standard deviation; the users are its own. Times are of one request; recall is of the exact best 100. With --muvera, so
+is that of the best by MUVERA's encodings (benchmark/muvera.py) in place of faiss, among as many candidates.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--noise", type=positive_number, default=0.3, help="of a number's standard deviation (.3)")
     parser.add_argument("--users", type=positive, default=50)
     parser.add_argument("--top", type=positive, default=100)
-    parser.add_argument("--lists", type=positive, help="default 4 times the root of the items")
-    parser.add_argument("--probes", type=positive, nargs="+", default=[4, 16, 64, 256])
-    parser.add_argument("--assignments", type=positive, nargs="+", default=[1, 4])
+    parser.add_argument("--assignments", type=positive, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--candidates", type=positive, nargs="+", default=[1000, 4000, 16000], help="of an assignment")
+    parser.add_argument("--muvera", action="store_true", help="MUVERA too, which takes minutes for a million items")
     arguments = parser.parse_args(words)
     check_installed(["faiss"], "requirements-retrieval.txt")
     return arguments
@@ -42,10 +44,11 @@ import time
 
 import numpy as np
 
+from benchmark.muvera import Muvera
 from preprocessing.movielens import locate_movielens, read_movielens
 from serving.build_index import form_of
 from serving.index_files import Form
-from serving.item_index import ItemIndex, create_index
+from serving.item_index import ItemIndex, TopK, create_index
 from serving.retrieval import Retriever
 from serving.trained_run import load_run
 
@@ -70,7 +73,7 @@ def heads_of(arguments: argparse.Namespace, generator: np.random.Generator):
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Print a line for the scan, then one for each number of probes and assignments."""
+    """Print a line for the scan, then one for each number of assignments and candidates."""
     generator = np.random.default_rng(0)
     form, draw, users = heads_of(arguments, generator)
     with tempfile.TemporaryDirectory() as folder:
@@ -82,19 +85,31 @@ def main(arguments: argparse.Namespace) -> None:
         exact, seconds = timed([lambda user=user: index.top_k(user, arguments.top) for user in users])
         what = "random" if arguments.run is None else f"those of {arguments.run} with noise of {arguments.noise:g}"
         print(f"cpu, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS')}, {arguments.items:,} items, heads: {what}")
-        print(f"{'':12}{'probes':>8}{'assignments':>13}{'recall':>9}{'p50':>12}{'p99':>12}{'of the scan':>13}")
+        print(f"{'':12}{'assignments':>13}{'candidates':>12}{'recall':>9}{'p50':>12}{'p99':>12}{'of the scan':>13}")
         scan = np.median(seconds)
         print_line("scan", "-", "-", 1.0, seconds, scan)
         start = time.perf_counter()
-        retriever = Retriever(index, arguments.lists)
+        retriever = Retriever(index)
         built = time.perf_counter() - start
-        for num_assignments in arguments.assignments:
-            for num_probes in arguments.probes:
-                retriever.num_assignments, retriever.num_probes = num_assignments, num_probes
+        for retriever.num_assignments in arguments.assignments:
+            for retriever.num_candidates in arguments.candidates:
                 best, seconds = timed([lambda user=user: retriever.top_k(user, arguments.top) for user in users])
-                recall = np.mean([np.isin(e.ids, b.ids).mean() for e, b in zip(exact, best, strict=True)])
-                print_line("retrieval", num_probes, num_assignments, recall, seconds, scan)
-        print(f"the lists took {built:.0f} s to make")
+                found = [of_user.ids for of_user in best]
+                asked = retriever.num_assignments, retriever.num_candidates
+                print_line("retrieval", *asked, recall(exact, found), seconds, scan)
+        print(f"the retriever took {built:.0f} s to make")
+        if arguments.muvera:
+            encoding = Muvera(form.head_dim, generator)
+            scores = encoding.scores(users, (segment.heads for segment in index.segments))
+            ids = np.concatenate([segment.ids for segment in index.segments])
+            for size in arguments.candidates:
+                found = [ids[np.argpartition(-of_user, size)[:size]] for of_user in scores]
+                print(f"MUVERA, {encoding.size:,} numbers an item, {size} candidates: {recall(exact, found):.3f}")
+
+
+def recall(exact: list[TopK], found: list[np.ndarray]) -> float:
+    """The share of the exact best that are among what was found, over users."""
+    return float(np.mean([np.isin(best.ids, ids).mean() for best, ids in zip(exact, found, strict=True)]))
 
 
 def timed(calls: list) -> tuple[list, np.ndarray]:
@@ -108,11 +123,11 @@ def timed(calls: list) -> tuple[list, np.ndarray]:
     return given, np.array(seconds)
 
 
-def print_line(name: str, probes, assignments, recall: float, seconds: np.ndarray, scan: float) -> None:
+def print_line(name: str, assignments, candidates, recall: float, seconds: np.ndarray, scan: float) -> None:
     """A line of the table."""
     p50, p99 = 1e3 * np.quantile(seconds, (0.5, 0.99))
     print(
-        f"{name:12}{probes:>8}{assignments:>13}{recall:9.3f}{p50:9.1f} ms{p99:9.1f} ms{p50 / 1e3 / scan:13.3f}",
+        f"{name:12}{assignments:>13}{candidates:>12}{recall:9.3f}{p50:9.1f} ms{p99:9.1f} ms{p50 / 1e3 / scan:13.3f}",
         flush=True,
     )
 

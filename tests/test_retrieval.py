@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from served import form, heads, index_of, users
 
+from benchmark.muvera import Muvera
 from preprocessing.errors import UserError
 from serving.item_index import ItemIndex, create_index
+from serving.maxsim import maxsim
 from serving.retrieval import Retriever
 
 NUM_ITEMS = 3000
@@ -33,26 +35,41 @@ def recall(retriever: Retriever, index: ItemIndex, k: int = 50) -> float:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_nearly_all_of_the_best_are_found_and_more_probes_find_more(tmp_path, dtype):
+def test_nearly_all_of_the_best_are_found_and_more_candidates_find_more(tmp_path, dtype):
     index = index_of(tmp_path, range(NUM_ITEMS), catalogue(), dtype=dtype)
-    few, many = (Retriever(index, num_lists=60, num_probes=probes) for probes in (1, 12))
+    few, many = (Retriever(index, num_candidates=candidates) for candidates in (60, 500))
     assert recall(few, index) < recall(many, index)
     assert recall(many, index) > 0.95
 
 
-def test_with_all_lists_and_all_candidates_it_is_exact(tmp_path):
-    index = index_of(tmp_path, range(300), catalogue(num_items=300))
-    retriever = Retriever(index, num_lists=5, num_probes=5)
+def test_more_assignments_find_more(tmp_path):
+    index = index_of(tmp_path, range(NUM_ITEMS), catalogue())
+    few, many = (Retriever(index, assignments, num_candidates=60) for assignments in (1, 8))
+    assert recall(few, index) < recall(many, index)
+
+
+@pytest.mark.parametrize("num_items", [1, 7, 300])
+def test_with_all_items_as_candidates_it_is_exact(tmp_path, num_items):
+    index = index_of(tmp_path, range(num_items), catalogue(num_items=num_items))
+    retriever = Retriever(index, num_candidates=300)
     for user in users(5):
-        best, expected = retriever.top_k(user, 20, num_candidates=300), index.top_k(user, 20)
+        best, expected = retriever.top_k(user, 20), index.top_k(user, 20)
         assert best.ids.tolist() == expected.ids.tolist()
         np.testing.assert_allclose(best.scores, expected.scores, rtol=1e-5)
+
+
+def test_heads_of_more_numbers_than_faiss_sums_are_coded_several_at_once(tmp_path):
+    create_index(tmp_path, form(num_user_heads=3, num_heads=3, head_dim=100))
+    index, generator = ItemIndex(tmp_path), np.random.default_rng(0)
+    index.put(range(700), generator.standard_normal((700, 3, 100)))
+    user = generator.standard_normal((3, 100))
+    assert Retriever(index, num_candidates=700).top_k(user, 5).ids.tolist() == index.top_k(user, 5).ids.tolist()
 
 
 def test_what_is_put_replaced_and_removed_is_found_as_it_is_after_a_refresh(tmp_path):
     names = np.array([f"item {n:04d}" for n in range(NUM_ITEMS)])
     writer = index_of(tmp_path, names, catalogue())
-    retriever = Retriever(ItemIndex(tmp_path), num_lists=60, num_probes=12)
+    retriever = Retriever(ItemIndex(tmp_path), num_candidates=500)
     user = users(1)[0]
     best = writer.top_k(user, 1).ids
     writer.remove(best)
@@ -70,10 +87,20 @@ def test_what_cannot_be_asked_is_refused(tmp_path):
     create_index(tmp_path / "empty", form())
     with pytest.raises(UserError, match="expected an index with items, got an empty one"):
         Retriever(ItemIndex(tmp_path / "empty"))
-    retriever = Retriever(index_of(tmp_path / "index", range(40), heads(40)), num_lists=1)
+    retriever = Retriever(index_of(tmp_path / "index", range(40), heads(40)))
     with pytest.raises(UserError, match="user: expected heads of shape"):
         retriever.top_k(users(1)[0, :1], 3)
     with pytest.raises(UserError, match="k: expected at least 1, got 0"):
         retriever.top_k(users(1)[0], 0)
     with pytest.raises(UserError, match="user: expected finite heads"):
         retriever.top_k(np.full_like(users(1)[0], np.nan), 3)
+
+
+def test_muveras_product_is_exact_where_an_item_has_one_head_and_near_the_score_where_it_has_more():
+    encoding = Muvera(8, np.random.default_rng(0), num_repetitions=50)
+    items, asking = heads(200, num_heads=2, head_dim=8), users(3, head_dim=8)
+    alone = encoding.scores(asking, [items[:150, :1], items[150:, :1]])
+    np.testing.assert_allclose(alone / 50, maxsim(asking, items[:, :1]), rtol=1e-3, atol=1e-4)
+    of_two = encoding.scores(asking, [items])
+    for product, score in zip(of_two, maxsim(asking, items), strict=True):
+        assert np.corrcoef(product, score)[0, 1] > 0.5
