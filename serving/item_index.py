@@ -341,8 +341,10 @@ def _distinct(snapshot: _Snapshot, ids, name: str) -> np.ndarray:
     ids = as_given(ids)
     if ids.ndim != 1:
         raise UserError(f"{name}: expected a list of ids, got an array of shape {ids.shape}.")
-    rows = np.unique(snapshot.rows_of(ids))
-    return rows[rows >= 0]
+    rows = np.sort(snapshot.rows_of(ids))
+    is_first = np.ones(len(rows), bool)  # np.unique would hash them before, which takes three times as long
+    np.not_equal(rows[1:], rows[:-1], out=is_first[1:])
+    return rows[is_first & (rows >= 0)]
 
 
 def _key(entry: dict) -> tuple:

@@ -36,7 +36,7 @@ class Retriever:
     Args:
         index: which is refreshed with it.
         num_assignments: A, of a user. More find more, and take longer.
-        num_candidates: that each assignment brings, to be scored; None takes 40 k. Likewise.
+        num_candidates: that each assignment brings, to be scored: likewise. None takes 40 k, or a 300th of the items.
         seed: of the sample, and of what is learned.
     Raises UserError where faiss is not installed, or the index is empty.
     """
@@ -74,8 +74,8 @@ class Retriever:
         """
         user = np.asarray(user, dtype=np.float32)
         self.index.top_k(user[None], k, [])  # of no candidates: refuses what cannot be asked
-        _, places = self._items.search(self._queries(user), self.num_candidates or 40 * k)
-        places = np.unique(places)
+        num_candidates = self.num_candidates or max(40 * k, len(self.index) // 300)
+        _, places = self._items.search(self._queries(user), num_candidates)
         return self.index.top_k(user, k, self._known[places[places >= 0]])
 
     def _queries(self, user_QK: np.ndarray) -> np.ndarray:
