@@ -146,17 +146,24 @@ def _serve(name: str, data: Path, num_items: int, pipe) -> None:
             pipe.send(taken)
 
 
-def _two_tower(name: str, data: Dataset, folder: Path, num_items: int) -> tuple[Callable, int]:
-    """A function that answers for a user's raw row and candidate ids, and the bytes of an item."""
-    kind, options = TWO_TOWERS[name.removesuffix(BY_FRAME).removesuffix(ONNX)]
+def made_up_run(name: str, data: Dataset, folder: Path, num_items: int, scorer: str) -> tuple[TrainedRun, ItemIndex]:
+    """A run of a model of TWO_TOWERS with random weights, and an index of random items, their ids from 0."""
+    kind, options = TWO_TOWERS[name]
     seed_everything(0)
     heads = Heads(model_class(kind).from_columns(data.user_columns, data.item_columns, **options))
     run = TrainedRun(folder, heads, data.user_encoder, data.item_encoder, checkpoint="0" * 64, identity={})
     form = Form(kind, "0" * 64, "id", "float32", heads.num_user_heads, heads.num_heads, heads.head_dim, heads.bias)
     create_index(folder / "index", form)
-    index = ItemIndex(folder / "index", scorer="numpy" if ONNX in name else "fastest")
+    index = ItemIndex(folder / "index", scorer=scorer)
     shape = (num_items, heads.num_heads, heads.head_dim)
     index.put(np.arange(num_items), np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
+    return run, index
+
+
+def _two_tower(name: str, data: Dataset, folder: Path, num_items: int) -> tuple[Callable, int]:
+    """A function that answers for a user's raw row and candidate ids, and the bytes of an item."""
+    model, scorer = name.removesuffix(BY_FRAME).removesuffix(ONNX), "numpy" if ONNX in name else "fastest"
+    run, index = made_up_run(model, data, folder, num_items, scorer)
     served = ExportedRun(export(run, folder / "onnx")) if ONNX in name else run
     if name.endswith(BY_FRAME):
         return lambda user, candidates: index.score(served.encode_users(user)[0], candidates), index.bytes_per_item
