@@ -27,8 +27,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--noise", type=positive_number, default=0.3, help="of a number's standard deviation (.3)")
     parser.add_argument("--users", type=positive, default=50)
     parser.add_argument("--top", type=positive, default=100)
+    parser.add_argument("--probes", type=positive, nargs="+", help="lists gone through (default a quarter, half, all)")
     parser.add_argument("--assignments", type=positive, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--candidates", type=positive, nargs="+", default=[1000, 4000, 16000], help="of an assignment")
+    parser.add_argument("--candidates", type=positive, nargs="+", default=[4000, 16_000], help="of an assignment")
     parser.add_argument("--muvera", action="store_true", help="MUVERA too, which takes minutes for a million items")
     arguments = parser.parse_args(words)
     check_installed(["faiss"], "requirements-retrieval.txt")
@@ -38,6 +39,7 @@ def parse(words: list[str]) -> argparse.Namespace:
 if __name__ == "__main__":
     arguments = read_command_line(parse)  # before the imports below, which take seconds
 
+import itertools
 import os
 import tempfile
 import time
@@ -73,7 +75,7 @@ def heads_of(arguments: argparse.Namespace, generator: np.random.Generator):
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Print a line for the scan, then one for each number of assignments and candidates."""
+    """Print a line for the scan, then one for each number of probes, assignments and candidates."""
     generator = np.random.default_rng(0)
     form, draw, users = heads_of(arguments, generator)
     with tempfile.TemporaryDirectory() as folder:
@@ -85,18 +87,19 @@ def main(arguments: argparse.Namespace) -> None:
         exact, seconds = timed([lambda user=user: index.top_k(user, arguments.top) for user in users])
         what = "random" if arguments.run is None else f"those of {arguments.run} with noise of {arguments.noise:g}"
         print(f"cpu, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS')}, {arguments.items:,} items, heads: {what}")
-        print(f"{'':12}{'assignments':>13}{'candidates':>12}{'recall':>9}{'p50':>12}{'p99':>12}{'of the scan':>13}")
+        titles = f"{'':10}{'probes':>7}{'assignments':>12}{'candidates':>11}"
+        print(f"{titles}{'recall':>8}{'p50':>11}{'p99':>11}{'of scan':>9}")
         scan = np.median(seconds)
-        print_line("scan", "-", "-", 1.0, seconds, scan)
+        print_line("scan", ("-", "-", "-"), 1.0, seconds, scan)
         start = time.perf_counter()
         retriever = Retriever(index)
         built = time.perf_counter() - start
-        for retriever.num_assignments in arguments.assignments:
-            for retriever.num_candidates in arguments.candidates:
-                best, seconds = timed([lambda user=user: retriever.top_k(user, arguments.top) for user in users])
-                found = [of_user.ids for of_user in best]
-                asked = retriever.num_assignments, retriever.num_candidates
-                print_line("retrieval", *asked, recall(exact, found), seconds, scan)
+        all_lists = max(1, 2 * retriever.num_probes)
+        probes = arguments.probes or [-(-all_lists // 4), retriever.num_probes, all_lists]
+        for asked in itertools.product(probes, arguments.assignments, arguments.candidates):
+            retriever.num_probes, retriever.num_assignments, retriever.num_candidates = asked
+            best, seconds = timed([lambda user=user: retriever.top_k(user, arguments.top) for user in users])
+            print_line("retrieval", asked, recall(exact, [of_user.ids for of_user in best]), seconds, scan)
         print(f"the retriever took {built:.0f} s to make")
         if arguments.muvera:
             encoding = Muvera(form.head_dim, generator)
@@ -123,13 +126,12 @@ def timed(calls: list) -> tuple[list, np.ndarray]:
     return given, np.array(seconds)
 
 
-def print_line(name: str, assignments, candidates, recall: float, seconds: np.ndarray, scan: float) -> None:
+def print_line(name: str, asked: tuple, recall: float, seconds: np.ndarray, scan: float) -> None:
     """A line of the table."""
+    probes, assignments, candidates = asked
     p50, p99 = 1e3 * np.quantile(seconds, (0.5, 0.99))
-    print(
-        f"{name:12}{assignments:>13}{candidates:>12}{recall:9.3f}{p50:9.1f} ms{p99:9.1f} ms{p50 / 1e3 / scan:13.3f}",
-        flush=True,
-    )
+    line = f"{name:10}{probes:>7}{assignments:>12}{candidates:>11}{recall:8.3f}"
+    print(f"{line}{p50:8.1f} ms{p99:8.1f} ms{p50 / 1e3 / scan:9.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ The score of an item is a maximum over assignments a of the user's heads to the 
 index stores of the item, and a lower bound of the score: what libraries for nearest neighbours look for. Which
 assignments a user is asked with is taken from the best items of a sample, whose own they are.
 
-faiss goes through all items, at half a byte for each of their numbers (product quantisation of 4 bits, "fast scan").
+faiss goes through half of the items, in lists of neighbours, at half a byte for each of their numbers (how far they are
+from the middle of their list, by product quantisation of 4 bits: "fast scan").
 
 Shapes: Q user heads, N items, G item heads, K head size, S items of the sample, A assignments, E = G * K.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -22,7 +25,7 @@ from serving.maxsim import maxsim
 from serving.quantisation import restore
 
 SAMPLE = 4096  # items whose assignments users are asked with
-MIN_TRAINING_ROWS, MAX_TRAINING_ROWS = 39 * 16, 2**16  # from which faiss learns how numbers are rounded
+TRAINING_ROWS = 39  # at least, for each list and for each of the 16 values of a code: faiss warns of fewer
 ROWS_AT_ONCE = 2**16
 MAX_CODES = 256  # of an item: faiss sums their parts, each a byte, in 16 bits
 
@@ -31,31 +34,46 @@ class Retriever:
     """Finds the best items of an index without scoring all: approximate, and exact in the scores that it gives.
 
     It keeps a copy of the items at an eighth of their size. `refresh` adds what was put into the index since; what was
-    removed is never returned, and what was replaced is scored as it is now. After many updates, make a new one.
+    removed is never returned, and what was replaced is scored as it is now. After many updates, or where new items are
+    unlike the old ones, make a new one.
 
     Args:
         index: which is refreshed with it.
-        num_assignments: A, of a user. More find more, and take longer.
-        num_candidates: that each assignment brings, to be scored: likewise. None takes 40 k, or a 300th of the items.
+        num_lists: into which items are sorted; None takes a third of their number's root.
+        num_probes: lists that are gone through for an assignment, None half of them. More find more, and take longer.
+        num_assignments: A, of a user: likewise.
+        num_candidates: that each assignment brings, to be scored: likewise. None takes 40 k, or a 600th of the items.
         seed: of the sample, and of what is learned.
     Raises UserError where faiss is not installed, or the index is empty.
     """
 
-    def __init__(self, index: ItemIndex, num_assignments: int = 2, num_candidates: int | None = None, seed: int = 0):
+    def __init__(
+        self,
+        index: ItemIndex,
+        num_lists: int | None = None,
+        num_probes: int | None = None,
+        num_assignments: int = 2,
+        num_candidates: int | None = None,
+        seed: int = 0,
+    ):
         check_installed(["faiss"], "requirements-retrieval.txt")
         import faiss
 
         if not len(index):
             raise UserError(f"{index.folder}: expected an index with items, got an empty one; put some into it.")
-        self.index, self.num_assignments, self.num_candidates = index, num_assignments, num_candidates
+        num_lists = num_lists or max(1, round(math.sqrt(len(index)) / 3))
+        self.index, self.num_probes = index, num_probes or -(-num_lists // 2)
+        self.num_assignments, self.num_candidates = num_assignments, num_candidates
         shape = index.form.num_heads, index.form.head_dim
-        training = _sample(index.segments, MAX_TRAINING_ROWS, np.random.default_rng(seed))
+        num_rows = TRAINING_ROWS * max(num_lists, 16)
+        training = _sample(index.segments, max(SAMPLE, num_rows), np.random.default_rng(seed))
         self._sample_SGK = training[: min(SAMPLE, len(training))].reshape(-1, *shape)
         size = shape[0] * shape[1]
         num_codes = max(codes for codes in range(1, min(size, MAX_CODES) + 1) if size % codes == 0)
-        self._items = faiss.IndexPQFastScan(size, num_codes, 4, faiss.METRIC_INNER_PRODUCT)
-        self._items.pq.cp.seed = seed + 1
-        self._items.train(np.resize(training, (max(len(training), MIN_TRAINING_ROWS), size)))
+        middles = faiss.IndexFlatIP(size)
+        self._items = faiss.IndexIVFPQFastScan(middles, size, num_lists, num_codes, 4, faiss.METRIC_INNER_PRODUCT)
+        self._items.cp.seed = self._items.pq.cp.seed = seed + 1
+        self._items.train(np.resize(training, (max(len(training), num_rows), size)))
         self._ids, self._seen = [], set()
         self._add()
 
@@ -72,10 +90,14 @@ class Retriever:
             user: heads (Q, K).
         Raises UserError for a k below 1, or heads of another shape or not finite.
         """
+        import faiss
+
         user = np.asarray(user, dtype=np.float32)
         self.index.top_k(user[None], k, [])  # of no candidates: refuses what cannot be asked
-        num_candidates = self.num_candidates or max(40 * k, len(self.index) // 300)
-        _, places = self._items.search(self._queries(user), num_candidates)
+        num_candidates = self.num_candidates or max(40 * k, len(self.index) // 600)
+        probes = faiss.SearchParametersIVF(nprobe=self.num_probes)
+        _, places = self._items.search(self._queries(user), num_candidates, params=probes)
+        places = np.sort(places, axis=None)  # what is read of them lies far apart, and is found sooner in order
         return self.index.top_k(user, k, self._known[places[places >= 0]])
 
     def _queries(self, user_QK: np.ndarray) -> np.ndarray:

@@ -42,16 +42,17 @@ def test_nearly_all_of_the_best_are_found_and_more_candidates_find_more(tmp_path
     assert recall(many, index) > 0.95
 
 
-def test_more_assignments_find_more(tmp_path):
+@pytest.mark.parametrize("setting", ["num_assignments", "num_probes"])
+def test_more_assignments_and_more_probes_find_more(tmp_path, setting):
     index = index_of(tmp_path, range(NUM_ITEMS), catalogue())
-    few, many = (Retriever(index, assignments, num_candidates=60) for assignments in (1, 8))
+    few, many = (Retriever(index, **{setting: number}, num_candidates=60) for number in (1, 8))
     assert recall(few, index) < recall(many, index)
 
 
 @pytest.mark.parametrize("num_items", [1, 7, 300])
 def test_with_all_items_as_candidates_it_is_exact(tmp_path, num_items):
     index = index_of(tmp_path, range(num_items), catalogue(num_items=num_items))
-    retriever = Retriever(index, num_candidates=300)
+    retriever = Retriever(index, num_probes=99, num_candidates=300)
     for user in users(5):
         best, expected = retriever.top_k(user, 20), index.top_k(user, 20)
         assert best.ids.tolist() == expected.ids.tolist()
@@ -63,7 +64,10 @@ def test_heads_of_more_numbers_than_faiss_sums_are_coded_several_at_once(tmp_pat
     index, generator = ItemIndex(tmp_path), np.random.default_rng(0)
     index.put(range(700), generator.standard_normal((700, 3, 100)))
     user = generator.standard_normal((3, 100))
-    assert Retriever(index, num_candidates=700).top_k(user, 5).ids.tolist() == index.top_k(user, 5).ids.tolist()
+    assert (
+        Retriever(index, num_probes=99, num_candidates=700).top_k(user, 5).ids.tolist()
+        == index.top_k(user, 5).ids.tolist()
+    )
 
 
 def test_what_is_put_replaced_and_removed_is_found_as_it_is_after_a_refresh(tmp_path):
@@ -72,8 +76,8 @@ def test_what_is_put_replaced_and_removed_is_found_as_it_is_after_a_refresh(tmp_
     retriever = Retriever(ItemIndex(tmp_path), num_candidates=500)
     user = users(1)[0]
     best = writer.top_k(user, 1).ids
+    writer.put(["new"], 1.2 * catalogue()[np.searchsorted(names, best)])
     writer.remove(best)
-    writer.put(["new"], 10 * np.broadcast_to(user[:2], (1, 2, 4)))
     writer.put(names[:500], catalogue(seed=1)[:500])
     assert retriever.refresh()
     assert not retriever.refresh()
