@@ -5,8 +5,8 @@ The score of an item is a maximum over assignments a of the user's heads to the 
 index stores of the item, and a lower bound of the score: what libraries for nearest neighbours look for. Which
 assignments a user is asked with is taken from the best items of a sample, whose own they are.
 
-faiss goes through half of the items, in lists of neighbours, at half a byte for each of their numbers (how far they are
-from the middle of their list, by product quantisation of 4 bits: "fast scan").
+faiss goes through half of the items, in lists of neighbours, at half a byte for each of their numbers (product
+quantisation of 4 bits, "fast scan").
 
 Shapes: Q user heads, N items, G item heads, K head size, S items of the sample, A assignments, E = G * K.
 """
@@ -39,10 +39,10 @@ class Retriever:
 
     Args:
         index: which is refreshed with it.
-        num_lists: into which items are sorted; None takes a third of their number's root.
+        num_lists: into which items are sorted; None takes the root of their number.
         num_probes: lists that are gone through for an assignment, None half of them. More find more, and take longer.
         num_assignments: A, of a user: likewise.
-        num_candidates: that each assignment brings, to be scored: likewise. None takes 40 k, or a 600th of the items.
+        num_candidates: that each assignment brings, to be scored: likewise. None takes 40 k, or a 300th of the items.
         seed: of the sample, and of what is learned.
     Raises UserError where faiss is not installed, or the index is empty.
     """
@@ -61,7 +61,7 @@ class Retriever:
 
         if not len(index):
             raise UserError(f"{index.folder}: expected an index with items, got an empty one; put some into it.")
-        num_lists = num_lists or max(1, round(math.sqrt(len(index)) / 3))
+        num_lists = num_lists or max(1, round(math.sqrt(len(index))))
         self.index, self.num_probes = index, num_probes or -(-num_lists // 2)
         self.num_assignments, self.num_candidates = num_assignments, num_candidates
         shape = index.form.num_heads, index.form.head_dim
@@ -72,6 +72,7 @@ class Retriever:
         num_codes = max(codes for codes in range(1, min(size, MAX_CODES) + 1) if size % codes == 0)
         middles = faiss.IndexFlatIP(size)
         self._items = faiss.IndexIVFPQFastScan(middles, size, num_lists, num_codes, 4, faiss.METRIC_INNER_PRODUCT)
+        self._items.by_residual = True  # codes say how far an item is from the middle of its list
         self._items.cp.seed = self._items.pq.cp.seed = seed + 1
         self._items.train(np.resize(training, (max(len(training), num_rows), size)))
         self._ids, self._seen = [], set()
@@ -94,7 +95,7 @@ class Retriever:
 
         user = np.asarray(user, dtype=np.float32)
         self.index.top_k(user[None], k, [])  # of no candidates: refuses what cannot be asked
-        num_candidates = self.num_candidates or max(40 * k, len(self.index) // 600)
+        num_candidates = self.num_candidates or max(40 * k, len(self.index) // 300)
         probes = faiss.SearchParametersIVF(nprobe=self.num_probes)
         _, places = self._items.search(self._queries(user), num_candidates, params=probes)
         places = np.sort(places, axis=None)  # what is read of them lies far apart, and is found sooner in order
