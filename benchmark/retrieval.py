@@ -29,7 +29,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--top", type=positive, default=100)
     parser.add_argument("--probes", type=positive, nargs="+", help="lists gone through (default a quarter, half, all)")
     parser.add_argument("--assignments", type=positive, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--candidates", type=positive, nargs="+", default=[4000, 16_000, 32_000], help="of an assignment")
+    parser.add_argument("--candidates", type=positive, nargs="+", default=[4000, 16_000, 32_000], help="per assignment")
     parser.add_argument("--muvera", action="store_true", help="MUVERA too, which takes minutes for a million items")
     arguments = parser.parse_args(words)
     check_installed(["faiss"], "requirements-retrieval.txt")
