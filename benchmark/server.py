@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python -m benchmark.server --minutes 5
 
-A request is a user, a dict, and the ids of 1,000 of 100,000 items, a list; IntTower 4 x 16 as ONNX, weights and items
-random. "functions" is one process that encodes users and scores candidates, as the server does after it has read JSON
-and before it writes it; "server" is one worker, asked by four connections of this process. They take turns. In the
-minutes, all items that are asked for are replaced again and again by one of two sets, so each answer must be wholly of
-one of them.
+A request is a user, a dict, and a list of the ids of 1,000 items, of 5,000 that are asked for in an index of 100,000;
+IntTower 4 x 16 as ONNX, weights and items random. "functions" is one process that encodes users and scores candidates,
+as the server does after it has read JSON and before it writes it; "server" is one worker, asked by four connections of
+this process. They take turns. In the minutes, all items that are asked for are replaced again and again by one of two
+sets, so each answer must be wholly of one of them.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,7 +58,10 @@ from serving.export import export
 from serving.exported import ExportedRun
 from serving.item_index import ItemIndex
 
-CONNECTIONS, ASKED_FOR, PAUSE = 4, 5000, 0.2
+CONNECTIONS, ASKED_FOR = 4, 5000  # of the server, and items
+PAUSE = 0.2  # seconds between updates
+
+Check = Callable[[int, list[float]], bool]  # whether the scores of the question of a number are right
 
 
 class Asked:
@@ -100,8 +104,8 @@ def functions(run: ExportedRun, index: ItemIndex, questions: list[bytes], second
     return answered / seconds
 
 
-def answers(server: Asked, questions: list[bytes], seconds: float, check=None) -> tuple[int, int]:
-    """How many requests a connection got answered, and how many of them wrong by `check(number, scores)`."""
+def answers(server: Asked, questions: list[bytes], seconds: float, check: Check | None = None) -> tuple[int, int]:
+    """How many requests a connection got answered, and how many of them wrong by a check."""
     connection, answered, wrong, end = server.connection(), 0, 0, time.perf_counter() + seconds
     while time.perf_counter() < end:
         number = answered % len(questions)
@@ -113,7 +117,7 @@ def answers(server: Asked, questions: list[bytes], seconds: float, check=None) -
     return answered, wrong
 
 
-def all_answers(server: Asked, questions: list[bytes], seconds: float, check=None) -> tuple[int, int]:
+def all_answers(server: Asked, questions: list[bytes], seconds: float, check: Check | None = None) -> tuple[int, int]:
     """The sums of `answers` over CONNECTIONS at once."""
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         asked = [pool.submit(answers, server, questions, seconds, check) for _ in range(CONNECTIONS)]
@@ -148,7 +152,15 @@ def main(arguments: argparse.Namespace) -> None:
                 load(server, run, index, ids, pairs, questions, 60 * arguments.minutes)
 
 
-def load(server: Asked, run: ExportedRun, index: ItemIndex, ids: np.ndarray, pairs, questions, seconds: float) -> None:
+def load(
+    server: Asked,
+    run: ExportedRun,
+    index: ItemIndex,
+    ids: np.ndarray,
+    pairs: list[tuple[dict, list[int]]],
+    questions: list[bytes],
+    seconds: float,
+) -> None:
     """Requests beside updates of all items that are asked for; raises SystemExit where an answer was wrong."""
     shape = (len(ids), index.form.num_heads, index.form.head_dim)
     versions = [np.random.default_rng(seed).standard_normal(shape, dtype=np.float32) for seed in range(2)]
