@@ -94,7 +94,7 @@ def main(arguments: argparse.Namespace) -> None:
         start = time.perf_counter()
         retriever = Retriever(index)
         built = time.perf_counter() - start
-        all_lists = max(1, 2 * retriever.num_probes)
+        all_lists = 2 * retriever.num_probes
         probes = arguments.probes or [-(-all_lists // 4), retriever.num_probes, all_lists]
         for asked in itertools.product(probes, arguments.assignments, arguments.candidates):
             retriever.num_probes, retriever.num_assignments, retriever.num_candidates = asked
@@ -106,7 +106,8 @@ def main(arguments: argparse.Namespace) -> None:
             scores = encoding.scores(users, (segment.heads for segment in index.segments))
             ids = np.concatenate([segment.ids for segment in index.segments])
             for size in arguments.candidates:
-                found = [ids[np.argpartition(-of_user, size)[:size]] for of_user in scores]
+                last = min(size, len(ids)) - 1
+                found = [ids[np.argpartition(-of_user, last)[:size]] for of_user in scores]
                 print(f"MUVERA, {encoding.size:,} numbers an item, {size} candidates: {recall(exact, found):.3f}")
 
 

@@ -64,10 +64,8 @@ def test_heads_of_more_numbers_than_faiss_sums_are_coded_several_at_once(tmp_pat
     index, generator = ItemIndex(tmp_path), np.random.default_rng(0)
     index.put(range(700), generator.standard_normal((700, 3, 100)))
     user = generator.standard_normal((3, 100))
-    assert (
-        Retriever(index, num_probes=99, num_candidates=700).top_k(user, 5).ids.tolist()
-        == index.top_k(user, 5).ids.tolist()
-    )
+    retriever = Retriever(index, num_probes=99, num_candidates=700)
+    assert retriever.top_k(user, 5).ids.tolist() == index.top_k(user, 5).ids.tolist()
 
 
 def test_what_is_put_replaced_and_removed_is_found_as_it_is_after_a_refresh(tmp_path):
