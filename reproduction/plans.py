@@ -90,7 +90,9 @@ PARTS = [
     _variant("Two-Tower + CIR", model="DSSMCIR"),
     _variant("Two-Tower + CIR of weight 0.1", model="DSSMCIR", seeds=1, cir_weight=0.1),
 ]
-TUNED_PARTS = [replace(variant, tuned=True) for variant in PARTS if variant.seeds is None]
+# Around what a search found, which may read inputs or outputs: the row that is the whole model's falls away.
+_TURNED = _variant("outputs of layers in the FE-Block", fe_input="output")
+TUNED_PARTS = [replace(variant, tuned=True) for variant in [*PARTS, _TURNED] if variant.seeds is None]
 CIR = [
     _variant(f"weight {weight:g}, temperature {temperature:g}", seeds=1, **changes)
     for weight, temperature, changes in [

@@ -324,3 +324,7 @@ def test_the_parts_around_what_was_found_leave_out_what_the_search_left_out_by_i
     assert whole | {"fe_input": "input"} in changes
     assert found["DSSM"] in changes
     assert len(changes) == 6  # no row without CIR, which is not there, and none of DSSMCIR, which was not searched
+    found["IntTower"] = whole = {"fe_input": "input"}
+    changes = [dict(run.changes) for run in ablation("movielens", "strict", ["tuned"], 1)]
+    assert whole | {"fe_input": "output"} in changes
+    assert changes.count(whole) == 1
