@@ -23,7 +23,18 @@ from preprocessing.sources import stands_in
 from train_movielens_IntTower import Settings
 from training.metrics import auc
 
-QUICK = ("--epochs", "2", "--preset", "untuned", "--hidden-units", "16,8", "--batch-size", "512", "--embedding-dim", "4")
+QUICK = (
+    "--epochs",
+    "2",
+    "--preset",
+    "untuned",
+    "--hidden-units",
+    "16,8",
+    "--batch-size",
+    "512",
+    "--embedding-dim",
+    "4",
+)
 
 
 def scalars(folder) -> dict[str, list[tuple[int, float]]]:
