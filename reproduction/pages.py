@@ -17,6 +17,7 @@ if __name__ == "__main__":
     read_command_line(Parser(description=__doc__.split("\n")[0]).parse_args)  # before the imports below
 
 import functools
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from experiment.settings import LATER
 from model import MODELS
 from preprocessing.choices import BY_TIME
 from preprocessing.files import write_atomically
-from reproduction.plans import BASE, NAMES, RANKING_MODELS, REFERENCE, TABLE_2, table_2_run
+from reproduction.plans import BASE, NAMES, OWN, RANKING_MODELS, REFERENCE, TABLE_2, TUNED, table_2_run
 from reproduction.records import PROJECT, RESULTS, Records
 from reproduction.runs import DATA_NAMES, Run
 from reproduction.serving import quality_rows, serving_rows
@@ -172,13 +173,14 @@ def _handicaps() -> tuple[list[dict], Columns]:
 
 
 def _every_dataset() -> tuple[list[dict], Columns]:
-    """AUC and logloss of three models and of the best of the others, a row for each data set and protocol."""
+    """AUC and logloss of three models and of the best of the others, a row for each data set, protocol and settings."""
     records, rows, shown = Records(), [], ("StatisticsLR", BASE, REFERENCE)
     for dataset, data_name in DATA_NAMES.items():
-        for protocol in ("strict", "temporal", "online"):
-            of_model = {row["model"]: row for row in table_2_rows(records, dataset, protocol, data_name)}
+        for protocol, settings in itertools.product(("strict", "temporal", "online"), (TUNED, OWN)):
+            of_model = {row["model"]: row for row in table_2_rows(records, dataset, protocol, data_name, settings)}
             if of_model.keys() >= {*shown} and of_model.keys() & RANKING_MODELS:
-                rows.append({"data": data_name, "protocol": protocol, "models": of_model})
+                searched = ", each model searched" if settings == TUNED else ""
+                rows.append({"data": data_name, "protocol": f"`{protocol}`{searched}", "models": of_model})
 
     def measures(row: dict, name: str) -> str:
         of_model = row["models"][name]
@@ -190,7 +192,7 @@ def _every_dataset() -> tuple[list[dict], Columns]:
         of_some = "" if len(rankers) == len(RANKING_MODELS) else f", of {len(rankers)}"
         return f"{NAMES.get(name, name)} {measures(row, name)}{of_some}"
 
-    columns: Columns = {"data": lambda row: row["data"], "protocol": lambda row: f"`{row['protocol']}`"}
+    columns: Columns = {"data": lambda row: row["data"], "protocol": lambda row: row["protocol"]}
     for name in shown:
         columns[NAMES.get(name, name)] = functools.partial(measures, name=name)
     columns["best ranking model"] = best_ranker
