@@ -65,6 +65,7 @@ def load(settings: Settings) -> Dataset:
         settings.sample_rate,
         statistics=settings.statistics,
         label_delay=settings.label_delay,
+        known=settings.known(),
         cache=CACHE_FOLDER if settings.cache else None,
     )
 

@@ -83,6 +83,7 @@ def load(settings: Settings) -> Dataset:
         settings.strict_data,
         statistics=settings.statistics,
         label_delay=settings.label_delay,
+        known=settings.known(),
         cache=CACHE_FOLDER if settings.cache else None,
     )
 

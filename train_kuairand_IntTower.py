@@ -73,6 +73,7 @@ def load(settings: Settings) -> Dataset:
         settings.label,
         statistics=settings.statistics,
         label_delay=settings.label_delay,
+        known=settings.known(),
         cache=CACHE_FOLDER if settings.cache else None,
     )
 

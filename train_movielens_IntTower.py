@@ -70,6 +70,7 @@ def load(settings: Settings) -> Dataset:
         settings.strict_data,
         settings.statistics,
         settings.label_delay,
+        settings.known(),
     )
 
 

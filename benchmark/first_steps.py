@@ -87,7 +87,7 @@ def first_steps(data: Dataset, size: tuple[int, int], scale: str, num_steps: int
     losses = []
     for batch in batches[:num_steps]:
         rows = torch.from_numpy(batch)
-        losses.append(trainer.step(data.train.batch(rows), data.train.labels[rows])[0])
+        losses.append(trainer.step(data.train.batch(rows), data.train.labels[rows])[0].item())
     return FirstSteps(data.name, f"{num_heads} x {head_dim}", scale, logits.mean().item(), logits.std().item(), losses)
 
 

@@ -9,6 +9,7 @@ from experiment.folder import check_output
 from experiment.settings import TrainingSettings, parse_settings
 from preprocessing.command import exit_code, read_command_line
 from training.device import resolve_device
+from training.group import process_group
 
 
 def read_settings(settings: type, presets: dict[str, dict] | None = None) -> TrainingSettings:
@@ -28,7 +29,8 @@ def run_script(main: Callable[[TrainingSettings], None], settings: TrainingSetti
     """Run a training script's `main`; returns the exit code."""
 
     def checked_main() -> None:
-        resolve_device(settings.device)
-        main(settings)
+        device = resolve_device(settings.device)
+        with process_group(device):
+            main(settings)
 
     return exit_code(checked_main, "with --resume the same command goes on from the last checkpoint, if there is one.")

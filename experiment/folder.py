@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from experiment.settings import TrainingSettings
+from preprocessing.command import is_first_process
 from preprocessing.errors import UserError
 from preprocessing.files import check_links, locked
 from training import CHECKPOINT
@@ -40,7 +41,7 @@ def check_output(settings: TrainingSettings) -> None:
 
     A run that stands there is told after the data are read: what is wrong with them says more.
     """
-    if settings.output and (Path(settings.output) / LOCK).exists():
+    if settings.output and (Path(settings.output) / LOCK).exists() and is_first_process():
         with only_run(Path(settings.output)):
             pass
 

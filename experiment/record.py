@@ -16,6 +16,7 @@ from torch import nn
 
 from experiment.code_version import PROJECT, code_version
 from experiment.folder import ENCODERS, RECORD, TEST_LOGITS
+from experiment.init_from import parent_of
 from experiment.settings import TrainingSettings
 from preprocessing.encode import OOV, encoders_as_json
 from preprocessing.errors import UserError
@@ -24,6 +25,7 @@ from preprocessing.inputs import DenseFeat
 from preprocessing.tables import Dataset
 from training import CHECKPOINT
 from training.checkpoint import ENCODERS_CHECKSUM, load_checkpoint, weights_checksum
+from training.distributed import num_processes
 from training.memory import peak_gpu_memory_bytes, peak_memory_bytes
 from training.metrics import auc
 from training.trainer import Trainer
@@ -37,6 +39,8 @@ def run_identity(settings: TrainingSettings, data: Dataset, model: nn.Module) ->
     columns = [[c.name, getattr(c, "vocabulary_size", None)] for c in [*data.user_columns, *data.item_columns]]
     identity = {"model": type(model).__name__, "data": data.fingerprint, "vocabulary sizes": columns}
     identity[ENCODERS_CHECKSUM] = hashlib.sha256(encoders_as_json(data.user_encoder, data.item_encoder)).hexdigest()
+    if settings.init_from is not None:
+        identity["init_from"] = parent_of(settings.init_from)["weights"]
     return json.loads(json.dumps(identity | settings.identity(type(model))))
 
 
@@ -72,6 +76,7 @@ def make_record(
         "model": type(model).__name__,
         "settings": settings.recorded(type(model)),
         "seed": settings.seed,
+        "init_from": parent_of(settings.init_from),
         "test": test,
         "valid": valid,
         "strangers": _strangers(data, test_logits),
@@ -90,6 +95,7 @@ def make_record(
         "peak_gpu_memory_bytes": peak_gpu_memory_bytes(trainer.device),
         "device": str(trainer.device),
         "num_threads": torch.get_num_threads(),
+        "num_processes": num_processes(),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
         "git": git_state(),
         "weights": weights_checksum(model.state_dict()),
@@ -126,6 +132,8 @@ def finished_record(folder: Path, settings: TrainingSettings, data: Dataset, mod
         same = record["settings"] == json.loads(json.dumps(settings.recorded(model)))
         made_of = record["fingerprint"], record["tables"], record["code"]
         if not same or made_of != (data.fingerprint, data.checksum(), code_version(model)):
+            return None
+        if record.get("init_from") != parent_of(settings.init_from):
             return None
         weights = record.get("weights")  # none in a record of an older version
     except (ValueError, KeyError, TypeError, AttributeError) as error:

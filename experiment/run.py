@@ -1,8 +1,10 @@
 """A whole run: train a model, evaluate it on test, leave a record."""
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from experiment.code_version import code_version
@@ -14,16 +16,20 @@ from experiment.folder import (
     only_run,
     open_run_folder,
 )
+from experiment.init_from import take_weights
 from experiment.record import finished_record, make_record, run_identity, write_record
 from experiment.report import SYNTHETIC_BANNER
 from experiment.settings import TrainingSettings
 from experiment.tensorboard import epoch_writer
+from preprocessing.command import EXIT_OK, is_first_process
 from preprocessing.encode import encoders_as_json
+from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 from preprocessing.sources import stands_in
 from preprocessing.tables import Dataset
 from training import CHECKPOINT
 from training.device import resolve_device
+from training.distributed import gather_objects
 from training.metrics import evaluate
 from training.schedule import cosine
 from training.trainer import Trainer
@@ -41,12 +47,19 @@ def train_and_record(settings: TrainingSettings, data: Dataset, model: nn.Module
     if stands_in(data.source) and (flags := settings.shorten()):
         print(f"a first look, with {flags}; other values of these flags train longer.")
     folder = open_run_folder(settings, data.name, type(model).__name__)
-    with only_run(folder):
+    with only_run(folder) if is_first_process() else nullcontext():
         open_run_folder(settings, data.name, type(model).__name__)  # again: who had the lock may have left a run
         ensure_temporary_folder(folder)
         if settings.resume and (record := finished_record(folder, settings, data, type(model))):
-            return record, folder
-        return _train(settings, data, model, folder), folder
+            return _of_the_first(record), folder
+        return _of_the_first(_train(settings, data, model, folder)), folder
+
+
+def _of_the_first(record: dict) -> dict:
+    """The record; of several processes the first one goes on with it, and the others have done their part."""
+    if not is_first_process():
+        raise SystemExit(EXIT_OK)
+    return record
 
 
 def make_trainer(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: Path | None) -> Trainer:
@@ -56,6 +69,8 @@ def make_trainer(settings: TrainingSettings, data: Dataset, model: nn.Module, fo
     """
     if settings.prior_bias:
         model.start_from(float(data.train.labels.mean()))
+    if settings.init_from is not None:
+        take_weights(model, data, settings.init_from)
     towers = (data.user_encoder, data.item_encoder)
     encoders = encoders_as_json(*towers)
 
@@ -81,10 +96,19 @@ def make_trainer(settings: TrainingSettings, data: Dataset, model: nn.Module, fo
         unknown={e.id_column: e.unknown_statistics() for e in towers} if settings.drop_statistics else None,
         average_decay=settings.average_decay,
         before_checkpoint=replace_older_run,
+        amp=torch.bfloat16 if settings.amp == "bf16" else None,
+        compiled=settings.compile,
     )
     if settings.resume and (folder / CHECKPOINT).exists():
         trainer.restore()  # refuses another run's checkpoint
-        write_atomically(folder / ENCODERS, encoders)  # they may be missing, or of a run that was killed
+        if is_first_process():
+            write_atomically(folder / ENCODERS, encoders)  # they may be missing, or of a run that was killed
+    begun = {"rows": [len(data.train), len(data.valid), len(data.test)], "progress": vars(trainer.progress)}
+    first, *others = gather_objects(run_identity(settings, data, model) | begun)
+    if any(other != first for other in others):
+        raise UserError(
+            f"{folder}: expected the same data, settings and checkpoint for all processes, got others; share it."
+        )
     return trainer
 
 
@@ -92,7 +116,7 @@ def _train(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: 
     code = code_version(type(model))  # now: a file may be edited while it runs
     trainer = make_trainer(settings, data, model, folder)
     on_epoch = None
-    if settings.tensorboard:
+    if settings.tensorboard and is_first_process():
         on_epoch = epoch_writer(folder / TENSORBOARD, trainer.progress.history)
     trainer.fit(data.train, data.valid, settings.epochs, settings.patience, on_epoch=on_epoch)
 
@@ -102,5 +126,6 @@ def _train(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: 
     seconds = time.perf_counter() - start
     valid = evaluate(data.valid.labels.numpy(), trainer.predict(data.valid), data.valid.groups)
     record = make_record(settings, data, trainer, code, test, valid, seconds, test_logits)
-    write_record(folder, record, test_logits)
+    if is_first_process():
+        write_record(folder, record, test_logits)
     return record

@@ -6,8 +6,12 @@ import argparse
 import dataclasses
 import importlib.util
 import math
+import os
+import shutil
+import sys
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from experiment.flags import as_flag, flag_name, integers, levels, option
@@ -17,7 +21,7 @@ from model.choices import CROSSES, FE_INPUTS, FE_SCALES, GROUPS, INTERACTIONS, R
 from preprocessing.choices import PROTOCOLS, STATISTICS
 from preprocessing.command import Parser
 from preprocessing.errors import UserError
-from training.device import DEVICES, check_device
+from training.device import AMP, DEVICES, check_device
 from training.schedule import SCHEDULES
 
 
@@ -142,6 +146,8 @@ LATER = {
     "cross_parameterization": "vector",
     "att_layer_num": 3,
     "att_head_num": 2,
+    "amp": "off",
+    "compile": False,
 }
 
 
@@ -178,8 +184,11 @@ class TrainingSettings(ModelSettings):
     strict_data: bool = option(False, "refuse rows whose user or item is missing from its table, and repeated rows")
     output: str | None = option(None, "folder of this run (default runs/<dataset>-<model>-<protocol>-seed<n>)")
     checkpoint_seconds: float = option(60.0, "seconds between checkpoints within an epoch; each epoch's end has one")
+    init_from: str | None = option(None, "folder of a finished run: start from its weights, whose ids keep their rows")
     resume: bool = option(False, "go on from the checkpoint in the run's folder")
     overwrite: bool = option(False, "replace the run that stands in the folder")
+    amp: str = option("off", "bf16: steps compute in bfloat16 where that is safe; losses stay in float32", choices=AMP)
+    compile: bool = option(False, "have torch.compile make the steps; it takes a minute at the start")
     tensorboard: bool = option(False, "also write each epoch for `tensorboard --logdir runs`")
 
     TUNED: ClassVar[str | None] = None  # the data on which --preset tuned was searched, as results/tuned/ names them
@@ -187,7 +196,17 @@ class TrainingSettings(ModelSettings):
     # What a protocol has in the place of a default; a preset overrules it, and a flag both.
     BY_PROTOCOL: ClassVar[dict[str, dict]] = {}
     # The record leaves out what shaped no number; a run may be resumed with other values of the second list.
-    NOT_IN_RECORD = ("data", "output", "resume", "overwrite", "device", "checkpoint_seconds", "tensorboard")
+    # The record names the run that this one started from by its weights, wherever it lies.
+    NOT_IN_RECORD = (
+        "data",
+        "output",
+        "init_from",
+        "resume",
+        "overwrite",
+        "device",
+        "checkpoint_seconds",
+        "tensorboard",
+    )
     NOT_IN_IDENTITY = (*NOT_IN_RECORD, "epochs", "patience", "strict_data")
 
     def __post_init__(self):
@@ -225,11 +244,29 @@ class TrainingSettings(ModelSettings):
         if self.resume and self.overwrite:
             raise UserError("--resume, --overwrite: expected one of them, got both.")
         check_device(self.device)
+        compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+        if self.compile and self.device in ("auto", "cpu") and shutil.which(compiler) is None:
+            raise UserError(
+                f"--compile: expected the compiler {compiler}, got none; install it, or leave the flag out."
+            )
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise UserError(
                 "--tensorboard: expected the package tensorboard, got none; "
                 "pip install -r requirements-tensorboard.txt, or leave the flag out."
             )
+
+    def known(self):
+        """What the run of --init-from knows of ids, see preprocessing/known.py; None where there is none.
+
+        Raises UserError where it is no run.
+        """
+        if self.init_from is None:
+            return None
+        from experiment.folder import ENCODERS, check_run_folder  # which import this module
+        from preprocessing.known import Known
+
+        check_run_folder(self.init_from)
+        return Known.read(Path(self.init_from) / ENCODERS)
 
     def defaults(self) -> dict:
         """What every setting is under the protocol where nobody chose it."""

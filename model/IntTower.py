@@ -18,6 +18,7 @@ from model.layers import MLP, FieldEmbedding, check_hidden_units, concatenate
 from preprocessing.errors import UserError
 from preprocessing.inputs import SparseFeat, as_columns
 from preprocessing.utils import fe_score
+from training.distributed import gather_rows, total
 
 
 class LightSE(nn.Module):
@@ -199,15 +200,24 @@ class CIR(nn.Module):
         self.temperature = temperature
 
     def forward(self, user_BE: Tensor, item_BE: Tensor, labels_B: Tensor, item_ids_B: Tensor) -> Tensor:
-        """The loss, a scalar; 0 for a batch without a positive pair."""
+        """The loss, a scalar; 0 for a batch without a positive pair.
+
+        Of several processes each contrasts its own pairs with the items of all, and has its share of the loss.
+        """
         positive_P = torch.nonzero(labels_B > 0.5)[:, 0]
+        item_BE, first = gather_rows(item_BE)
+        ids_B, _ = gather_rows(item_ids_B)
+        num_positive = total(len(positive_P))
         if len(positive_P) == 0:
             return (user_BE.sum() + item_BE.sum()) * 0.0
-        user_PE = functional.normalize(user_BE[positive_P], dim=1) / self.temperature
-        similarity_PB = user_PE @ functional.normalize(item_BE, dim=1).T
-        same_item_PB = item_ids_B[positive_P, None] == item_ids_B[None, :]
-        same_item_PB[torch.arange(len(positive_P), device=positive_P.device), positive_P] = False
-        return functional.cross_entropy(similarity_PB.masked_fill_(same_item_PB, -torch.inf), positive_P)
+        with torch.autocast(user_BE.device.type, enabled=False):  # a cosine over a small temperature needs its digits
+            user_PE = functional.normalize(user_BE[positive_P].float(), dim=1) / self.temperature
+            similarity_PB = user_PE @ functional.normalize(item_BE.float(), dim=1).T
+        same_item_PB = item_ids_B[positive_P, None] == ids_B[None, :]
+        place_P = first + positive_P
+        same_item_PB[torch.arange(len(positive_P), device=positive_P.device), place_P] = False
+        mean = functional.cross_entropy(similarity_PB.masked_fill_(same_item_PB, -torch.inf), place_P)
+        return mean * (len(positive_P) / num_positive)
 
 
 def contrasted_item_id(item_columns: list, cir_weight: float) -> str | None:

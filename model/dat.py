@@ -14,6 +14,7 @@ from model.dssm import DSSM
 from model.layers import embedding_table
 from preprocessing.errors import UserError
 from preprocessing.inputs import SparseFeat, as_columns
+from training.distributed import gather_rows, num_processes, total
 
 # The item's category under the names that the datasets here give it.
 CATEGORY_NAMES = ("cate_id", "category", "categories")
@@ -23,12 +24,13 @@ def mimic_loss(augmented_BW: Tensor, output_BW: Tensor, labels_B: Tensor) -> Ten
     """Adaptive mimic mechanism: mean |y a + (1 - y) p - p|^2, with p detached (DAT, section 2.3).
 
     For a match the augmented vector a of one side is drawn to the output p of the other tower; other pairs add
-    nothing. Only a learns from it.
+    nothing. Only a learns from it. Of several processes each has its share of the batch's mean.
     """
     target_BW = output_BW.detach()
     labels_B1 = labels_B[:, None]
     mimicked_BW = labels_B1 * augmented_BW + (1 - labels_B1) * target_BW
-    return (mimicked_BW - target_BW).square().sum(1).mean()
+    squares_B = (mimicked_BW - target_BW).float().square().sum(1)
+    return squares_B.sum() / total(len(squares_B))
 
 
 def category_alignment_loss(item_BW: Tensor, category_B: Tensor) -> Tensor:
@@ -36,8 +38,10 @@ def category_alignment_loss(item_BW: Tensor, category_B: Tensor) -> Tensor:
 
     The major category is the batch's most frequent one. A category of a single row has no covariance and is left
     out; without two categories that have one the loss is 0. (The paper sums. A batch may hold hundreds of
-    categories, and the loss's weight should not depend on their number.)
+    categories, and the loss's weight should not depend on their number.) Of several processes each has an equal share
+    of the whole batch's.
     """
+    item_BW, category_B = gather_rows(item_BW.float())[0], gather_rows(category_B)[0]
     _, code_B, count_C = category_B.unique(return_inverse=True, return_counts=True)
     keep_B = count_C[code_B] > 1
     code_B, rows_BW = code_B[keep_B], item_BW[keep_B]
@@ -47,7 +51,8 @@ def category_alignment_loss(item_BW: Tensor, category_B: Tensor) -> Tensor:
     mean_CW = sum_CW.index_add(0, code_B, rows_BW) / count_C[:, None]
     freedom_B1 = (count_C[code_B, None] - 1).to(rows_BW.dtype)
     centred_BW = (rows_BW - mean_CW[code_B]) / freedom_B1.sqrt()
-    inner_BB = (centred_BW @ centred_BW.T).square()
+    with torch.autocast(rows_BW.device.type, enabled=False):
+        inner_BB = (centred_BW @ centred_BW.T).square()
     is_major_B = code_B == count_C.argmax()
     within = inner_BB[code_B[:, None] == code_B[None, :]].sum()
     major = inner_BB[is_major_B][:, is_major_B].sum()
@@ -55,7 +60,8 @@ def category_alignment_loss(item_BW: Tensor, category_B: Tensor) -> Tensor:
     num_others = int((count_C > 1).sum()) - 1
     if num_others < 1:
         return item_BW.sum() * 0.0
-    return (within - major) / num_others + major - 2 * (with_major - major) / num_others
+    loss = (within - major) / num_others + major - 2 * (with_major - major) / num_others
+    return loss / num_processes()
 
 
 class DAT(DSSM):

@@ -16,6 +16,7 @@ from preprocessing.cache import cached, sha256_of_files
 from preprocessing.encode import NumberField, SparseField
 from preprocessing.errors import UserError
 from preprocessing.interactions import Fields, Interactions, check_protocol, data_fingerprint, encode_interactions
+from preprocessing.known import Known
 from preprocessing.sources import AD_FEATURE, RAW_SAMPLE, USER_PROFILE, WHERE_ALIBABA_IS, packed_or_not
 from preprocessing.statistics import shaping, with_statistics
 from preprocessing.synthetic import load_probabilities, probabilities_in
@@ -62,6 +63,7 @@ def load_alibaba(
     sample_rate: float = 1.0,
     statistics: str = "means",
     label_delay: float = 0.0,
+    known: Known | None = None,
     cache: str | Path | None = None,
 ) -> Dataset:
     """Read, join, split and encode the Alibaba display ads.
@@ -79,6 +81,7 @@ def load_alibaba(
         statistics: "means", of which there are none, "residuals" or "crossed"; see preprocessing/statistics.py. Ads'
             residuals are crossed by gender and age; users' are not, the categories are too many for a vector.
         label_delay: seconds until a label is known, of online.
+        known: of an earlier run, whose vocabularies these only add to.
         cache: a folder for the encoded tables, from which they are then read as memory-mapped files; None keeps none.
     Raises UserError for whatever is wrong with the files.
     """
@@ -92,7 +95,7 @@ def load_alibaba(
         if not file.is_file():
             raise UserError(f"{folder}: expected {', '.join(FILES)}, got no {file.name}. {WHERE_ALIBABA_IS}")
     sha256 = sha256_of_files([*files, *probabilities_in(folder)])
-    shaped_by = shaping(protocol, statistics, label_delay)
+    shaped_by = shaping(protocol, statistics, label_delay, known)
     fingerprint = data_fingerprint(
         sha256, protocol=protocol, split_seed=split_seed, sample_rate=sample_rate, **shaped_by
     )
@@ -103,6 +106,7 @@ def load_alibaba(
             *(raw, *fields_of(protocol, statistics), protocol, split_seed, embedding_dim, fingerprint),
             strict_data=strict_data,
             label_delay=label_delay,
+            known=known,
         )
 
     # What is refused with strict_data has its own cache, or the other's would be taken.

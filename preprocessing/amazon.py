@@ -36,6 +36,7 @@ from preprocessing.encode import MeanField, MissingField, NumberField, SparseFie
 from preprocessing.errors import UserError
 from preprocessing.gzip_lines import OR_LATIN_1, lines_of, opened
 from preprocessing.interactions import Fields, Interactions, check_protocol, data_fingerprint, encode_interactions
+from preprocessing.known import Known
 from preprocessing.sample_amazon import write_amazon_sample
 from preprocessing.sources import DATA_FOLDER, META, REVIEWS, amazon_files, is_csv, stem
 from preprocessing.statistics import shaping, with_statistics
@@ -59,6 +60,7 @@ def load_amazon(
     strict_data: bool = False,
     statistics: str = "means",
     label_delay: float = 0.0,
+    known: Known | None = None,
     cache: str | Path | None = None,
 ) -> Dataset:
     """Read, join, split and encode one category of the Amazon reviews.
@@ -75,6 +77,7 @@ def load_amazon(
         statistics: "means", "residuals" or "crossed"; see preprocessing/statistics.py. Users' residuals are crossed by
             category, which takes a number a row for each of them; nothing is known of users to cross items' by.
         label_delay: seconds until a label is known, of online.
+        known: of an earlier run, whose vocabularies these only add to.
         cache: a folder for the encoded tables, from which they are then read as memory-mapped files; None keeps none.
     Raises UserError for whatever is wrong with the files.
     """
@@ -85,7 +88,7 @@ def load_amazon(
         if not file.is_file():
             raise UserError(f"{file}: expected a file of Amazon reviews, got no such file; check the path.")
     sha256 = sha256_of_files([*files, *probabilities_in(files[0].parent)])
-    shaped_by = shaping(protocol, statistics, label_delay)
+    shaped_by = shaping(protocol, statistics, label_delay, known)
     fingerprint = data_fingerprint(sha256, protocol=protocol, split_seed=split_seed, **shaped_by)
 
     def build() -> Dataset:
@@ -95,6 +98,7 @@ def load_amazon(
             released_per_part=False,
             strict_data=strict_data,
             label_delay=label_delay,
+            known=known,
         )
 
     # What is refused with strict_data has its own cache, or the other's would be taken.

@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -40,6 +41,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False} | options)
 
     def error(self, message: str) -> None:
+        if not is_first_process():
+            time.sleep(SECONDS_OF_THE_FIRST)
         self.exit(EXIT_USER_ERROR, f"{self.prog}: {message} (--help lists the flags)\n")
 
 
@@ -81,6 +84,10 @@ def read_command_line(parse: Callable[[list[str]], Read]) -> Read:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    if not is_first_process():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    if number_of_process()[1] > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings come once from every process
     read = []
     code = exit_code(lambda: read.append(parse(sys.argv[1:])), NOTHING_DONE)
     if code != EXIT_OK:
@@ -89,12 +96,29 @@ def read_command_line(parse: Callable[[list[str]], Read]) -> Read:
     return read[0]
 
 
+# A mistake is mostly all processes' own: while the others wait, the first one says it and ends, and torchrun ends them.
+# Who is still there then has one that is its own.
+SECONDS_OF_THE_FIRST = 3.0
+
+
+def number_of_process() -> tuple[int, int]:
+    """This process's number, from 0, and how many torchrun started; 0 and 1 for one that is alone."""
+    count = int(os.environ.get("WORLD_SIZE", 1))
+    return (int(os.environ.get("RANK", 0)), count) if count > 1 else (0, 1)
+
+
+def is_first_process() -> bool:
+    """Whether this is the first of the processes that torchrun started, or the only one: it speaks for all."""
+    return number_of_process()[0] == 0
+
+
 NOTHING_DONE = "nothing was done yet."
 
 
 def _leave_quietly(*_) -> None:
     """Ctrl-C during imports: an exception might be taken for a fault of the module that it hits."""
-    os.write(2, f"\nstopped; {NOTHING_DONE}\n".encode())
+    if is_first_process():
+        os.write(2, f"\nstopped; {NOTHING_DONE}\n".encode())
     os._exit(EXIT_INTERRUPTED)
 
 
@@ -132,8 +156,11 @@ def _told(error: BaseException, advice: str) -> int:
     """Say in a line what ended a command; returns its exit code. Raises again what is a mistake of the code."""
     if isinstance(error, KeyboardInterrupt):
         # One that the work itself raised says what was saved.
-        _say(f"\nstopped: {error}" if str(error) else f"\nstopped; {advice}")
+        if is_first_process():
+            _say(f"\nstopped: {error}" if str(error) else f"\nstopped; {advice}")
         return EXIT_INTERRUPTED
+    if not is_first_process():
+        time.sleep(SECONDS_OF_THE_FIRST)
     if isinstance(error, Stopped):
         _say(f"stopped: {error}")
         return EXIT_STOPPED
@@ -178,6 +205,9 @@ def _flush_stdout() -> OSError | None:
 
 
 def _say(text: str) -> None:
+    number, count = number_of_process()
+    if number:
+        text = f"process {number + 1} of {count}: {text.lstrip()}"
     if sys.stderr is not None:
         with suppress(OSError):  # a terminal that is gone: the exit code still says it
             print(text, file=sys.stderr, flush=True)

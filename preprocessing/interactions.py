@@ -18,6 +18,7 @@ from preprocessing.choices import BY_TIME, PROTOCOLS
 from preprocessing.earlier import Earlier
 from preprocessing.encode import FIRST_ID, CrossField, MeanField, MissingField, NumberField, TowerEncoder
 from preprocessing.errors import UserError
+from preprocessing.known import Known
 from preprocessing.label_means import label_means
 from preprocessing.pairs import Pairs, Twins, find_twins
 from preprocessing.protocols import (
@@ -84,6 +85,7 @@ def encode_interactions(
     released_per_part: bool = True,
     strict_data: bool = False,
     label_delay: float = 0.0,
+    known: Known | None = None,
 ) -> Dataset:
     """Split the rows by the protocol, fit what is learned from data on the training rows, encode all rows.
 
@@ -97,6 +99,7 @@ def encode_interactions(
             and test, as the released code does for MovieLens; else over all rows, as it does for Amazon.
         strict_data: refuse rows that repeat another of the same user, item and time.
         label_delay: of online, the seconds until a label is known.
+        known: of an earlier run, whose vocabularies these only add to.
     Raises UserError where a split would be empty or hold one class only, and for times of several units.
     """
     check_protocol(protocol)
@@ -119,6 +122,7 @@ def encode_interactions(
 
     # A feature's values, and the tower whose users or items they belong to, or None where each row has its own.
     fitted, features = {}, {}
+    grown = known.grown if known else lambda tower, field: field
     towers = {
         "user": (raw.users, raw.user_of_row, user_fields),
         "item": (raw.items, raw.item_of_row, item_fields),
@@ -144,13 +148,13 @@ def encode_interactions(
                 fitted[name] = MissingField(name, name.removesuffix(MissingField.SUFFIX))
                 features[name] = fitted[name].encode(frame), tower
             elif isinstance(kind, Cross):
-                fitted[name] = CrossField.fit(name, in_train[list(kind.sources)])
+                fitted[name] = grown(tower, CrossField.fit(name, in_train[list(kind.sources)]))
                 features[name] = fitted[name].encode(frame), tower
             elif name in raw.context:
-                fitted[name] = kind.fit(name, raw.context[name].iloc[splits.train])
+                fitted[name] = grown(tower, kind.fit(name, raw.context[name].iloc[splits.train]))
                 features[name] = fitted[name].encode(raw.context), None
             else:
-                fitted[name] = kind.fit(name, in_train[name])
+                fitted[name] = grown(tower, kind.fit(name, in_train[name]))
                 features[name] = fitted[name].encode(frame), tower
     if any(isinstance(kind, Statistic) for _, _, fields in towers.values() for kind in fields.values()):
         sides = {tower: Side(frame[next(iter(fields))], of_row) for tower, (frame, of_row, fields) in towers.items()}

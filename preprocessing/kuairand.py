@@ -22,6 +22,7 @@ from preprocessing.encode import MeanField, MissingField, NumberField, SparseFie
 from preprocessing.errors import UserError
 from preprocessing.gzip_lines import opened
 from preprocessing.interactions import Fields, Interactions, check_protocol, data_fingerprint, encode_interactions
+from preprocessing.known import Known
 from preprocessing.sample_kuairand import write_kuairand_sample
 from preprocessing.sources import (
     DATA_FOLDER,
@@ -87,6 +88,7 @@ def load_kuairand(
     label: str = "is_click",
     statistics: str = "means",
     label_delay: float = 0.0,
+    known: Known | None = None,
     cache: str | Path | None = None,
 ) -> Dataset:
     """Read, join, split and encode KuaiRand-Pure.
@@ -104,6 +106,7 @@ def load_kuairand(
         statistics: "means", "residuals" or "crossed"; see preprocessing/statistics.py. Residuals are crossed by tag
             and by the users' degree of activity.
         label_delay: seconds until a label is known, of online.
+        known: of an earlier run, whose vocabularies these only add to.
         cache: a folder for the encoded tables, from which they are then read as memory-mapped files; None keeps none.
     Raises UserError for whatever is wrong with the files.
     """
@@ -113,7 +116,7 @@ def load_kuairand(
     start = time.perf_counter()
     place = _place(Path(path))
     sha256 = sha256_of_files([place] if place.is_file() else list(_paths(place).values()))
-    shaped_by = shaping(protocol, statistics, label_delay)
+    shaped_by = shaping(protocol, statistics, label_delay, known)
     fingerprint = data_fingerprint(sha256, protocol=protocol, split_seed=split_seed, label=label, **shaped_by)
 
     def build() -> Dataset:
@@ -123,6 +126,7 @@ def load_kuairand(
             released_per_part=False,
             strict_data=strict_data,
             label_delay=label_delay,
+            known=known,
         )
 
     # What is refused with strict_data has its own cache, or the other's would be taken.

@@ -18,6 +18,7 @@ from preprocessing.encode import MeanField, SparseField, VarLenField
 from preprocessing.errors import UserError
 from preprocessing.gzip_lines import HEAD, content_of, other_format
 from preprocessing.interactions import Fields, Interactions, check_protocol, data_fingerprint, encode_interactions
+from preprocessing.known import Known
 from preprocessing.sample_movielens import write_movielens_sample
 from preprocessing.sources import (
     DATA_FOLDER,
@@ -86,6 +87,7 @@ def load_movielens(
     strict_data: bool = False,
     statistics: str = "means",
     label_delay: float = 0.0,
+    known: Known | None = None,
 ) -> Dataset:
     """Read, split and encode MovieLens-1M.
 
@@ -101,18 +103,20 @@ def load_movielens(
         statistics: "means", "residuals" or "crossed"; see preprocessing/statistics.py. Residuals are crossed by genre,
             and by gender and age.
         label_delay: seconds until a label is known, of online.
+        known: of an earlier run, whose vocabularies these only add to.
     Raises UserError for whatever is wrong with the files.
     """
     check_protocol(protocol)
     start = time.perf_counter()
     raw = read_movielens(path, strict_data)
     fields = fields_of(protocol, statistics)
-    shaped_by = shaping(protocol, statistics, label_delay)
+    shaped_by = shaping(protocol, statistics, label_delay, known)
     fingerprint = data_fingerprint(raw.sha256, protocol=protocol, split_seed=split_seed, **shaped_by)
     data = encode_interactions(
         *(as_interactions(raw), *fields, protocol, split_seed, embedding_dim, fingerprint),
         strict_data=strict_data,
         label_delay=label_delay,
+        known=known,
     )
     data.source, data.seconds = str(path), time.perf_counter() - start
     return data

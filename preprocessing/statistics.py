@@ -35,6 +35,7 @@ from preprocessing.choices import BY_TIME, STATISTICS
 from preprocessing.earlier import Earlier
 from preprocessing.encode import FIRST_ID, CounterField, MeanField, MinMaxScaler, smoothed
 from preprocessing.errors import UserError
+from preprocessing.known import Known
 from preprocessing.label_means import folds_of
 from preprocessing.pairs import Twins
 from preprocessing.protocols import Splits, units_per_second
@@ -98,9 +99,10 @@ def with_statistics(
     return towers["user"], towers["item"]
 
 
-def shaping(protocol: str, statistics: str, label_delay: float) -> dict:
+def shaping(protocol: str, statistics: str, label_delay: float, known: Known | None = None) -> dict:
     """What a fingerprint of the data has to say of these settings; nothing where they are as they always were."""
     shaped_by = {} if statistics == "means" else {"statistics": statistics}
+    shaped_by |= {"known": known.checksum} if known else {}
     return shaped_by | ({"label_delay": label_delay} if protocol == "online" else {})
 
 

@@ -30,6 +30,10 @@ class Lookup:
     def __getitem__(self, rows) -> Tensor:
         return self.values[self.index[rows]]
 
+    def part(self, rows) -> Lookup:
+        """The same of some rows."""
+        return Lookup(self.values, self.index[rows])
+
     def numpy(self) -> np.ndarray:
         """The feature of every row, written out."""
         return self[:].numpy()
@@ -56,6 +60,11 @@ class Table:
     def batch(self, rows: Tensor | np.ndarray | slice) -> dict[str, Tensor]:
         """The features of some rows as a model takes them."""
         return {name: feature[rows] for name, feature in self.features.items()}
+
+    def part(self, rows: np.ndarray) -> Table:
+        """The table of some rows."""
+        features = {n: f.part(rows) if isinstance(f, Lookup) else f[rows] for n, f in self.features.items()}
+        return Table(features, self.labels[rows], self.groups[rows], self.rows[rows])
 
     def checksum(self) -> str:
         """sha256, in hex, over all that a model is given: features, labels, groups, and the order of rows."""

@@ -65,6 +65,8 @@ SHORTER = {
     "benchmark.soak": ["--minutes", "0.05"],
     "benchmark.kills": ["--kills", "4"],
     "benchmark.start": ["--repeats", "1"],
+    "benchmark.going_on": ["--models", "DCN", "--seeds", "1"],
+    "benchmark.processes": ["--steps", "1", "--user-ids", "100"],
     "benchmark.threads": ["--seconds", "0.1", "--settings", "ours"],
     "serving.build_index": [],
     "serving.export": [],
@@ -185,6 +187,7 @@ def test_every_flag_on_a_page_exists():
     text = re.sub(r"<!--.*?-->", "", "".join(page.read_text() for page in PAGES))
     named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", text))
     of_others = {"--logdir", "--factory", "--workers", "--no-access-log"}  # tensorboard's, and uvicorn's
+    of_others |= {"--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port"}  # torchrun's
     assert {flag for flag in named if flag not in known} <= of_others
 
 

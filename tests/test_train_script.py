@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from shell import (
     PROJECT,
     SCRIPT,
@@ -245,7 +246,7 @@ def test_on_a_full_disk_the_run_that_was_to_be_replaced_stays(finished, sample_f
 def test_a_loss_that_is_no_number_leaves_the_run_that_stood_there(finished, sample_folder, tmp_path, more, monkeypatch):
     copy = shutil.copytree(finished, tmp_path / "copy")
     before = contents(copy)
-    monkeypatch.setattr(Trainer, "step", lambda *_: (math.nan, 0.0))
+    monkeypatch.setattr(Trainer, "step", lambda *_: (torch.tensor(math.nan), torch.tensor(0.0)))
     result = train("--data", sample_folder, "--output", copy, *QUICK, *more)
     assert (result.returncode, "the loss is nan" in result.stderr) == (1, True), result.stderr
     assert contents(copy) == before

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from models import tables
+from models import item_columns, random_features, random_labels, small_model, tables, user_columns
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -523,6 +523,40 @@ def test_an_average_and_a_schedule_go_on_from_a_checkpoint_as_if_they_had_never_
     resumed = trainer_of(build(data, seed=99), run_dir=tmp_path, **options)
     resumed.fit(data.train, data.valid, epochs=3, patience=5, resume=True)
     assert_same_run(resumed, whole)
+
+
+def losses_of_ten_steps(**options) -> np.ndarray:
+    model = small_model("DSSM")
+    trainer = Trainer(model, learning_rate=0.01, seed=3, show_progress=False, **options)
+    features, labels = random_features([*user_columns(), *item_columns()], 64), random_labels(64)
+    return np.array([[float(loss) for loss in trainer.step(features, labels)] for _ in range(10)])
+
+
+def test_steps_in_bfloat16_have_the_losses_of_steps_in_float32_but_for_its_digits():
+    exact, rounded = losses_of_ten_steps(), losses_of_ten_steps(amp=torch.bfloat16)
+    assert (exact != rounded).any()
+    np.testing.assert_allclose(rounded, exact, rtol=0.02)
+
+
+@pytest.mark.slow
+def test_compiled_steps_have_the_losses_of_plain_ones():
+    np.testing.assert_allclose(losses_of_ten_steps(compiled=True), losses_of_ten_steps(), rtol=1e-4)
+
+
+def test_a_loss_that_is_no_number_names_its_batch_though_losses_are_looked_at_later(data):
+    trainer = trainer_of(build(data))
+    step, count = trainer.step, 0
+
+    def failing(*arguments):
+        nonlocal count
+        count += 1
+        losses = step(*arguments)
+        return losses if count < 3 else (losses[0] * torch.nan, losses[1])
+
+    trainer.step = failing
+    with pytest.raises(NonFiniteLoss, match="epoch 1, batch 3 of 8: the loss is nan"):
+        trainer.fit(data.train, data.valid, epochs=1)
+    assert count == NUM_BATCHES  # the epoch was at its end before anybody looked
 
 
 def test_a_schedule_sets_the_learning_rate_of_each_step_by_the_share_of_all_steps_that_are_done(data):

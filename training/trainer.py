@@ -23,10 +23,25 @@ from preprocessing.tables import Table
 from training import CHECKPOINT
 from training.average import WeightAverage
 from training.checkpoint import load_checkpoint, save_checkpoint
+from training.distributed import (
+    gather_objects,
+    gather_rows,
+    num_processes,
+    own_rows,
+    rank,
+    seed_apart,
+    share_model,
+    total,
+    total_of_each,
+)
 from training.errors import Interrupted, NonFiniteLoss
 from training.memory import keep_freed_memory
 from training.metrics import evaluate
 from training.predict import predict
+
+# Batches after which losses are looked at: to read one waits for its step, on a GPU and of other processes. Several
+# processes cannot stop between, so they look more often where batches take long.
+LOOK, LOOK_SECONDS = 16, 2.0
 
 
 @dataclass
@@ -61,6 +76,9 @@ class Trainer:
     labels (`auxiliary = True` on its class says that it can be). Adam sees it summed over the batch, as in the
     released code, which sets the scale of `l2_embedding`; what is reported are means per sample.
 
+    Where torchrun started several processes (training/distributed.py), each is given the same arguments and has its
+    part of every batch; what is printed and written is the first one's.
+
     Args:
         model: an nn.Module that returns logits (B,) for a dict of features.
         l2_embedding: weight of the squared embeddings in the summed loss, as Adam's coupled weight decay.
@@ -82,6 +100,9 @@ class Trainer:
             validated and kept. 0: no average.
         before_checkpoint: is called once, when the first checkpoint is written and before it takes its place: what
             stands in the run directory of an older run goes there.
+        amp: what a step computes in where that is safe, such as torch.bfloat16; losses stay in float32, and so does
+            whatever is validated, kept and served.
+        compiled: have torch.compile make the step's forward and backward.
     """
 
     def __init__(
@@ -105,6 +126,8 @@ class Trainer:
         unknown: dict[str, dict[str, np.ndarray]] | None = None,
         average_decay: float = 0.0,
         before_checkpoint: Callable[[], None] | None = None,
+        amp: torch.dtype | None = None,
+        compiled: bool = False,
     ):
         self.device = torch.device(device)
         self.model = model.to(self.device)
@@ -113,7 +136,7 @@ class Trainer:
         self.checkpoint_path = Path(run_dir) / CHECKPOINT if run_dir is not None else None
         self.identity = identity or {}
         self.checkpoint_seconds = checkpoint_seconds
-        self.show_progress = show_progress
+        self.show_progress = show_progress and rank() == 0
         self.progress = Progress()
         self.best_weights: dict[str, Tensor] = {}
         self.penalties = penalties or []
@@ -129,6 +152,12 @@ class Trainer:
         self.optimizer = optimizer or _adam(model, learning_rate, l2_embedding)
         self.schedule = schedule
         self.learning_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.amp = amp
+        self._step_model = share_model(self.model, self.device)
+        if compiled:
+            self._step_model = torch.compile(self._step_model)
+        if rank():
+            seed_apart(seed)  # weights are the first one's; dropout is everyone's own
 
     def fit(
         self,
@@ -154,6 +183,11 @@ class Trainer:
         """
         if len(train) < 2:
             raise UserError(f"train split: expected at least two rows, got {len(train)}.")
+        if min(len(train), self.batch_size) < num_processes():
+            raise UserError(
+                f"train split: expected batches with a row for each of {num_processes()} processes, got {len(train)} "
+                f"rows in batches of {self.batch_size}."
+            )
         if valid is not None and len(valid.labels.unique()) < 2:
             raise UserError("valid split: expected labels 0 and 1, got one class only, which has no AUC.")
         patience = patience if valid is not None else None
@@ -174,7 +208,8 @@ class Trainer:
                     self._print_epoch()
                 if on_epoch is not None:
                     on_epoch(progress.history[-1])
-                if stop_requested.is_set() and not progress.finished:
+                progress.finished = total(progress.finished) > 0  # whatever one process was told, all do
+                if total(stop_requested.is_set()) and not progress.finished:
                     self._stop()
         if self.best_weights:
             self.model.load_state_dict(self.best_weights)
@@ -194,9 +229,12 @@ class Trainer:
 
     def _train_epoch(self, train: Table, epochs: int, stop_requested: threading.Event, valid: Table | None) -> None:
         progress = self.progress
-        batches = epoch_batches(len(train), self.batch_size, [self.seed, progress.epoch], self.shuffle)
+        least = max(2, num_processes())
+        batches = epoch_batches(len(train), self.batch_size, [self.seed, progress.epoch], self.shuffle, least)
         self.model.train()
-        last_saved = start = time.perf_counter()
+        last_saved = start = looked = time.perf_counter()
+        look_after = 1
+        unseen: list[tuple[int, Tensor]] = []
         bar = tqdm(
             total=len(train),
             initial=progress.num_samples,
@@ -208,32 +246,62 @@ class Trainer:
         )
         with bar:
             for batch in batches[progress.batch :]:
-                rows = torch.from_numpy(batch).to(self.device)
+                rows = torch.from_numpy(own_rows(batch)).to(self.device)
                 self._set_learning_rates((progress.epoch + progress.batch / len(batches)) / epochs)
-                loss, auxiliary = self.step(self._without_ids(train.batch(rows)), train.labels[rows])
-                if not np.isfinite(loss + auxiliary):
-                    raise NonFiniteLoss(
-                        f"epoch {progress.epoch + 1}, batch {progress.batch + 1} of {len(batches)}: the loss is "
-                        f"{loss + auxiliary}; lower --lr, or look for NaN and huge values in the dense features."
-                    )
+                losses = self.step(self._without_ids(train.batch(rows)), train.labels[rows], len(batch))
                 progress.batch += 1
-                progress.num_samples += len(batch)
-                progress.loss_sum += loss * len(batch)
-                progress.auxiliary_sum += auxiliary * len(batch)
+                unseen.append((len(batch), torch.stack(losses)))
                 bar.update(len(batch))
-                bar.set_postfix(loss=f"{progress.loss_sum / progress.num_samples:.4f}", refresh=False)
                 is_within = progress.batch < len(batches)
-                if valid is not None and self.validate_every and is_within and not progress.batch % self.validate_every:
-                    self._keep_if_best(self._validate(valid)["auc"], progress.epoch + 1, progress.batch)
-                    self.model.train()
-                now = time.perf_counter()
-                if stop_requested.is_set() or now - last_saved > self.checkpoint_seconds:
-                    progress.epoch_seconds += now - start
-                    self._save()
-                    if stop_requested.is_set():
-                        self._stop()
-                    last_saved = start = time.perf_counter()
+                validates = valid is not None and self.validate_every and is_within
+                validates = validates and not progress.batch % self.validate_every
+                stops, saves = stop_requested.is_set(), time.perf_counter() - last_saved > self.checkpoint_seconds
+                # Together with others a process can stop or save only where they do: where losses are looked at.
+                asks = num_processes() == 1 and (stops or saves)
+                if validates or asks or not is_within or len(unseen) >= look_after:
+                    seconds = (time.perf_counter() - looked) / len(unseen)
+                    stops, saves, seconds = self._look(unseen, len(batches), stops, saves, seconds)
+                    look_after, looked = min(max(int(LOOK_SECONDS / seconds), 1), LOOK), time.perf_counter()
+                    bar.set_postfix(loss=f"{progress.loss_sum / progress.num_samples:.4f}", refresh=False)
+                    if validates:
+                        self._keep_if_best(self._validate(valid)["auc"], progress.epoch + 1, progress.batch)
+                        self.model.train()
+                    if stops or saves:
+                        progress.epoch_seconds += time.perf_counter() - start
+                        self._save()
+                        if stops:
+                            self._stop()
+                        last_saved = start = time.perf_counter()
         progress.epoch_seconds += time.perf_counter() - start
+
+    def _look(
+        self, unseen: list[tuple[int, Tensor]], num_batches: int, stops: bool, saves: bool, seconds: float
+    ) -> tuple[bool, bool, float]:
+        """Take in the losses of batches that ran since the last look.
+
+        Returns what all processes are told alike: whether one of them is to stop, whether the first one is to save, and
+        the seconds that a batch took, their mean.
+
+        Args:
+            unseen: the number of rows of each batch and its losses, (2,); is emptied.
+            stops, saves, seconds: the same of this process.
+        """
+        progress = self.progress
+        asked = [[float(stops), float(saves and rank() == 0)], [seconds / num_processes(), 0.0]]
+        own = [torch.stack([losses for _, losses in unseen]), torch.tensor(asked, device=self.device)]
+        *losses, (stops, saves), (seconds, _) = total_of_each(torch.cat(own)).tolist()
+        first = progress.batch - len(unseen) + 1
+        for i, ((num_rows, _), (loss, auxiliary)) in enumerate(zip(unseen, losses, strict=True)):
+            if not np.isfinite(loss + auxiliary):
+                raise NonFiniteLoss(
+                    f"epoch {progress.epoch + 1}, batch {first + i} of {num_batches}: the loss is "
+                    f"{loss + auxiliary}; lower --lr, or look for NaN and huge values in the dense features."
+                )
+            progress.num_samples += num_rows
+            progress.loss_sum += loss * num_rows
+            progress.auxiliary_sum += auxiliary * num_rows
+        unseen.clear()
+        return stops > 0, saves > 0, seconds
 
     def _set_learning_rates(self, done: float) -> None:
         if self.schedule is not None:
@@ -241,23 +309,30 @@ class Trainer:
             for group, learning_rate in zip(self.optimizer.param_groups, self.learning_rates, strict=True):
                 group["lr"] = learning_rate * factor
 
-    def step(self, features: dict[str, Tensor], labels: Tensor) -> tuple[float, float]:
-        """One update; returns the batch's mean cross-entropy and its auxiliary losses' sum."""
-        if getattr(self.model, "auxiliary", False):
-            logits, losses = self.model(features, labels)
-        else:
-            logits, losses = self.model(features), {}
-        loss = functional.binary_cross_entropy_with_logits(logits, labels)
+    def step(self, features: dict[str, Tensor], labels: Tensor, num_rows: int | None = None) -> tuple[Tensor, Tensor]:
+        """One update; returns the batch's mean cross-entropy and its auxiliary losses' sum, on the device.
+
+        Args:
+            num_rows: of the batch, where this process has a part of it alone; it gets its shares of both losses.
+        """
+        num_rows = num_rows or len(labels)
+        with torch.autocast(self.device.type, self.amp) if self.amp else nullcontext():
+            if getattr(self.model, "auxiliary", False):
+                logits, losses = self._step_model(features, labels)
+            else:
+                logits, losses = self._step_model(features), {}
+        loss = functional.binary_cross_entropy_with_logits(logits.float(), labels) * (len(labels) / num_rows)
         auxiliary = sum(losses.values(), start=torch.zeros((), device=self.device))
         self.optimizer.zero_grad(set_to_none=True)
-        ((loss + auxiliary) * len(labels)).backward()
+        # DistributedDataParallel takes the mean of what processes have; the sum is wanted.
+        ((loss + auxiliary) * num_rows * num_processes()).backward()
         for parameter, weight in self.penalties:
             if parameter.grad is not None:
                 parameter.grad.add_(parameter.detach(), alpha=2 * weight)
         self.optimizer.step()
         if self.average:
             self.average.update()
-        return loss.item(), auxiliary.item()
+        return loss.detach(), auxiliary.detach()
 
     def _end_epoch(self, metrics: dict[str, float], epochs: int, patience: int | None) -> None:
         progress = self.progress
@@ -321,7 +396,10 @@ class Trainer:
 
     def predict(self, table: Table) -> np.ndarray:
         """Logits of a table's rows, (N,) float32, in evaluation mode; see training/predict.py."""
-        return predict(self.model, table, self.device)
+        if num_processes() == 1:
+            return predict(self.model, table, self.device)
+        own = predict(self.model, table.part(own_rows(np.arange(len(table)))), self.device)
+        return gather_rows(torch.from_numpy(own).to(self.device))[0].cpu().numpy()
 
     def _stop(self) -> None:
         where = f"in epoch {self.progress.epoch + 1}, after batch {self.progress.batch}"
@@ -338,16 +416,31 @@ class Trainer:
             "model": self.model.state_dict(),
             "best_model": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
         }
         if self.average:
             state["average"] = self.average.state()
-        if self.device.type == "cuda":
-            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        elif self.device.type == "mps":
-            state["mps_rng"] = torch.mps.get_rng_state()
-        save_checkpoint(self.checkpoint_path, state, self.before_checkpoint)
+        generators, *of_others = gather_objects(self._generators())
+        state |= generators
+        if of_others:
+            state["other_processes"] = of_others
+        refused = None
+        if rank() == 0:
+            try:
+                save_checkpoint(self.checkpoint_path, state, self.before_checkpoint)
+            except UserError as error:
+                refused = error
+        if refused := gather_objects(refused)[0]:
+            raise refused
         self.before_checkpoint = None
+
+    def _generators(self) -> dict[str, Tensor]:
+        """The states of this process's generators, of which dropout is drawn."""
+        states = {"rng": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        elif self.device.type == "mps":
+            states["mps_rng"] = torch.mps.get_rng_state()
+        return states
 
     def restore(self) -> None:
         """Take up the state of the run directory's checkpoint, if it has one; raises UserError if it is another's."""
@@ -368,6 +461,12 @@ class Trainer:
                 f"{self.checkpoint_path}: expected this code's model and loop, got another version's "
                 f"({str(error).splitlines()[0]}); use that version, or --overwrite."
             ) from error
+        of_processes = [state, *state.get("other_processes", [])]
+        if len(of_processes) == num_processes():
+            state = of_processes[rank()]
+        elif rank():  # there were more or fewer
+            seed_apart(self.seed, self.progress.epoch, self.progress.batch)
+            return
         torch.set_rng_state(state["rng"].cpu())
         if self.device.type == "cuda" and "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
@@ -384,21 +483,27 @@ def _adam(model: nn.Module, learning_rate: float, l2_embedding: float) -> torch.
     return torch.optim.Adam([g for g in groups if g["params"]], lr=learning_rate, fused=True)
 
 
-def epoch_batches(num_rows: int, batch_size: int, seed: list[int], shuffle: bool = True) -> list[np.ndarray]:
+def epoch_batches(
+    num_rows: int, batch_size: int, seed: list[int], shuffle: bool = True, least: int = 2
+) -> list[np.ndarray]:
     """The row numbers of an epoch's batches, shuffled unless told otherwise; the same for the same seed.
 
-    A last batch of a single row joins the one before it: batch norm has no variance over one row.
+    A last batch of fewer rows than `least` joins the one before it: batch norm has no variance over one row, and each
+    process needs one.
     """
     order = np.random.default_rng(seed).permutation(num_rows) if shuffle else np.arange(num_rows)
     bounds = list(range(batch_size, num_rows, batch_size))
-    if bounds and num_rows - bounds[-1] == 1:
+    if bounds and num_rows - bounds[-1] < least:
         bounds.pop()
     return np.split(order, bounds)
 
 
 @contextmanager
 def _catch_signals() -> Iterator[threading.Event]:
-    """Within the block, a first SIGINT, SIGTERM or SIGHUP sets the event; a second one ends the process as usual."""
+    """Within the block, a first SIGINT, SIGTERM or SIGHUP sets the event; a second one ends the process as usual.
+
+    Of several processes each waits until all have seen it.
+    """
     requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield requested
@@ -407,6 +512,8 @@ def _catch_signals() -> Iterator[threading.Event]:
 
     def request(number, frame) -> None:
         requested.set()
+        if num_processes() > 1:  # one Ctrl-C comes from the terminal and from torchrun, which kills who takes too long
+            return
         for caught, handler in previous.items():
             signal.signal(caught, handler)
 
