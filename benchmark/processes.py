@@ -13,9 +13,6 @@ import sys
 
 from preprocessing.command import Parser, exit_code, positive, read_command_line
 
-BATCH_SIZE = 2048
-WARM_UP_STEPS = 3
-
 
 def parse(words: list[str]) -> argparse.Namespace:
     """The command line."""
@@ -40,7 +37,7 @@ from pathlib import Path
 import torch
 from torch import distributed, multiprocessing
 
-from benchmark.threads import ITEM_COLUMNS, USER_COLUMNS
+from benchmark.threads import BATCH_SIZE, ITEM_COLUMNS, USER_COLUMNS, WARM_UP_STEPS, random_rows
 from model.IntTower import IntTower
 from preprocessing.inputs import SparseFeat
 from training.group import process_group
@@ -56,15 +53,7 @@ def train(process: int, count: int, together: bool, port: int, num_users: int, s
     keep_freed_memory()
     num_rows = BATCH_SIZE // count
     seed_everything(process)
-    features = {
-        "user_id": torch.randint(2, num_users, (num_rows,)),
-        "age": torch.randint(2, 9, (num_rows,)),
-        "user_mean_rating": torch.rand(num_rows, 1),
-        "movie_id": torch.randint(2, 3708, (num_rows,)),
-        "genres": torch.randint(0, 20, (num_rows, 6)),
-        "item_mean_rating": torch.rand(num_rows, 1),
-    }
-    labels = torch.randint(0, 2, (num_rows,)).float()
+    features, labels = random_rows(num_rows, num_users)
     with process_group(torch.device("cpu")):
         user_columns = [SparseFeat("user_id", num_users, 32), *USER_COLUMNS[1:]]
         model = IntTower(user_columns, ITEM_COLUMNS)

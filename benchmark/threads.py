@@ -38,6 +38,7 @@ import signal
 import time
 
 import torch
+from torch import Tensor
 
 from model.IntTower import IntTower
 from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
@@ -55,6 +56,19 @@ ITEM_COLUMNS = [
 ]
 
 
+def random_rows(num_rows: int, num_users: int = 6042) -> tuple[dict[str, Tensor], Tensor]:
+    """Features of those columns and labels."""
+    features = {
+        "user_id": torch.randint(2, num_users, (num_rows,)),
+        "age": torch.randint(2, 9, (num_rows,)),
+        "user_mean_rating": torch.rand(num_rows, 1),
+        "movie_id": torch.randint(2, 3708, (num_rows,)),
+        "genres": torch.randint(0, 20, (num_rows, 6)),
+        "item_mean_rating": torch.rand(num_rows, 1),
+    }
+    return features, torch.randint(0, 2, (num_rows,)).float()
+
+
 def train(seconds: float, pipe) -> None:
     """Send when all is ready; train for so long from the answer on; send the samples/s. For a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is told by the process that was called
@@ -63,15 +77,7 @@ def train(seconds: float, pipe) -> None:
     model = IntTower(USER_COLUMNS, ITEM_COLUMNS)
     trainer = Trainer(model)
     model.train()
-    features = {
-        "user_id": torch.randint(2, 6042, (BATCH_SIZE,)),
-        "age": torch.randint(2, 9, (BATCH_SIZE,)),
-        "user_mean_rating": torch.rand(BATCH_SIZE, 1),
-        "movie_id": torch.randint(2, 3708, (BATCH_SIZE,)),
-        "genres": torch.randint(0, 20, (BATCH_SIZE, 6)),
-        "item_mean_rating": torch.rand(BATCH_SIZE, 1),
-    }
-    labels = torch.randint(0, 2, (BATCH_SIZE,)).float()
+    features, labels = random_rows(BATCH_SIZE)
     for _ in range(WARM_UP_STEPS):
         trainer.step(features, labels)
     pipe.send("ready")
