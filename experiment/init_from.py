@@ -44,11 +44,11 @@ def take_weights(model: Estimator, data: Dataset, run: str) -> None:
     taken = {}
     for name, weight in own.items():
         there = older.get(name)
-        fits = there is not None and there.shape[1:] == weight.shape[1:] if name in rows else None
-        if there is None or not (fits if name in rows else there.shape == weight.shape):
-            shape = "nothing" if there is None else f"{tuple(there.shape)}"
+        first = 1 if name in rows else 0  # a table may have more rows now
+        if there is None or there.shape[first:] != weight.shape[first:]:
+            got = "nothing" if there is None else tuple(there.shape)
             raise UserError(
-                f"--init-from {run}: expected weights of this model's sizes, got {shape} for {name}, which is "
+                f"--init-from {run}: expected weights of this model's sizes, got {got} for {name}, which is "
                 f"{tuple(weight.shape)} here; take the run's settings and statistics."
             )
         taken[name] = weight.index_copy(0, rows[name], there) if name in rows else there
