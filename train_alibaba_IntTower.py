@@ -51,7 +51,7 @@ from figure.learning_curve import draw_learning_curve
 from model.IntTower import IntTower as Model
 from preprocessing.alibaba import load_alibaba
 from preprocessing.tables import Dataset
-from training.trainer import seed_everything
+from training.generators import seed_everything
 
 
 def load(settings: Settings) -> Dataset:

@@ -59,7 +59,7 @@ from figure.learning_curve import draw_learning_curve
 from model.IntTower import IntTower as Model
 from preprocessing.kuairand import load_kuairand, locate_kuairand
 from preprocessing.tables import Dataset
-from training.trainer import seed_everything
+from training.generators import seed_everything
 
 
 def load(settings: Settings) -> Dataset:

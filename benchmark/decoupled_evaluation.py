@@ -40,9 +40,10 @@ import torch
 from model.IntTower import IntTower
 from preprocessing.movielens import load_movielens, locate_movielens
 from training.device import resolve_device
+from training.generators import seed_everything
 from training.memory import keep_freed_memory
 from training.predict import predict_decoupled, predict_jointly
-from training.trainer import Trainer, epoch_batches, seed_everything
+from training.trainer import Trainer, epoch_batches
 
 WARM_UP_STEPS = 20
 CONFIGURATIONS = (("4 x 16", (4, 4, 16)), ("8 x 32", (8, 8, 32)), ("32 x 64", (32, 32, 64)))

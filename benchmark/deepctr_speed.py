@@ -52,7 +52,7 @@ from model import model_class
 from model.deepctr import deepctr_column
 from preprocessing.movielens import load_movielens, locate_movielens
 from training.device import resolve_device
-from training.trainer import seed_everything
+from training.generators import seed_everything
 
 from deepctr_torch import models as theirs
 

@@ -47,7 +47,8 @@ from experiment.code_version import PROJECT
 from figure.first_steps import draw_first_steps
 from model.IntTower import IntTower
 from preprocessing.tables import Dataset
-from training.trainer import Trainer, epoch_batches, seed_everything
+from training.generators import seed_everything
+from training.trainer import Trainer, epoch_batches
 
 BATCH_SIZE, SEED = 2048, 1023
 

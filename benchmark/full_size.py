@@ -50,9 +50,10 @@ from preprocessing.alibaba import load_alibaba
 from preprocessing.amazon import load_amazon, locate_amazon
 from preprocessing.tables import Dataset, Table
 from training.device import resolve_device
+from training.generators import seed_everything
 from training.memory import keep_freed_memory, peak_memory_bytes
 from training.metrics import evaluate
-from training.trainer import Trainer, epoch_batches, seed_everything
+from training.trainer import Trainer, epoch_batches
 
 SMALL_TABLE = 1_000_000
 BATCH_SIZE = 2048

@@ -40,9 +40,10 @@ from torch import distributed, multiprocessing
 from benchmark.threads import BATCH_SIZE, ITEM_COLUMNS, USER_COLUMNS, WARM_UP_STEPS, random_rows
 from model.IntTower import IntTower
 from preprocessing.inputs import SparseFeat
+from training.generators import seed_everything
 from training.group import process_group
 from training.memory import keep_freed_memory, peak_memory_bytes
-from training.trainer import Trainer, seed_everything
+from training.trainer import Trainer
 
 
 def train(process: int, count: int, together: bool, port: int, num_users: int, steps: int, folder: str) -> None:

@@ -44,9 +44,9 @@ from model import model_class
 from preprocessing.movielens import load_movielens, locate_movielens
 from preprocessing.tables import Dataset
 from training.device import resolve_device
+from training.generators import seed_everything
 from training.memory import keep_freed_memory
 from training.predict import is_two_tower
-from training.trainer import seed_everything
 
 CANDIDATES = 1000
 MODELS = ("LR", "DSSM", "DAT", "COLD", "WDL", "DeepFM", "DCN", "AutoInt", "IntTower")

@@ -83,8 +83,8 @@ from serving.heads import Heads
 from serving.index_files import Form
 from serving.item_index import ItemIndex, create_index
 from serving.trained_run import TrainedRun
+from training.generators import seed_everything
 from training.memory import keep_freed_memory
-from training.trainer import seed_everything
 
 USERS = 100  # who ask, in turn
 TURNS = 5

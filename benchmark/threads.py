@@ -42,8 +42,9 @@ from torch import Tensor
 
 from model.IntTower import IntTower
 from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
+from training.generators import seed_everything
 from training.memory import keep_freed_memory
-from training.trainer import Trainer, seed_everything
+from training.trainer import Trainer
 
 BATCH_SIZE = 2048
 WARM_UP_STEPS = 3

@@ -64,7 +64,7 @@ from model import model_class
 from preprocessing.errors import UserError
 from preprocessing.movielens import load_movielens, locate_movielens
 from reproduction.runs import FIRST_SEED, settings_of
-from training.trainer import seed_everything
+from training.generators import seed_everything
 
 
 def train(configuration: str, seed: int, data_path: str | None) -> None:

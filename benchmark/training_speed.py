@@ -43,8 +43,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from model.IntTower import IntTower
 from preprocessing.movielens import load_movielens, locate_movielens
 from training.device import resolve_device
+from training.generators import seed_everything
 from training.memory import keep_freed_memory
-from training.trainer import Trainer, epoch_batches, seed_everything
+from training.trainer import Trainer, epoch_batches
 
 PRODUCT_SIZE = 2048
 CONFIGURATIONS = (

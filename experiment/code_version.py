@@ -12,6 +12,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 # What every model is trained and scored by. Of data only the encoded tables count, and those have a checksum.
 LOOP = (
     "training/trainer.py",
+    "training/progress.py",
+    "training/generators.py",
     "training/distributed.py",
     "training/average.py",
     "training/predict.py",

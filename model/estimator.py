@@ -219,7 +219,7 @@ class Estimator(nn.Module):
             valid = self._table(*validation_data[:2])
         elif 0 < validation_split < 1:
             split_at = int(len(train) * (1 - validation_split))
-            train, valid = _rows(train, slice(0, split_at)), _rows(train, slice(split_at, None))
+            train, valid = train.part(slice(0, split_at)), train.part(slice(split_at, None))
         if verbose:
             self._check_classes(train, "y")
         if valid is not None:
@@ -375,7 +375,3 @@ def _labels(y, num_rows: int) -> Tensor:
     if not ((labels == 0) | (labels == 1)).all():
         raise UserError(f"y: expected labels 0 and 1, got {labels.unique()[:4].tolist()}.")
     return labels
-
-
-def _rows(table: Table, rows: slice) -> Table:
-    return Table(table.batch(rows), table.labels[rows], table.groups[rows], table.rows[rows])

@@ -61,7 +61,7 @@ class Table:
         """The features of some rows as a model takes them."""
         return {name: feature[rows] for name, feature in self.features.items()}
 
-    def part(self, rows: np.ndarray) -> Table:
+    def part(self, rows: np.ndarray | slice) -> Table:
         """The table of some rows."""
         features = {n: f.part(rows) if isinstance(f, Lookup) else f[rows] for n, f in self.features.items()}
         return Table(features, self.labels[rows], self.groups[rows], self.rows[rows])

@@ -29,7 +29,8 @@ from preprocessing.sample_alibaba import write_alibaba_sample
 from preprocessing.sources import AD_FEATURE, RAW_SAMPLE, USER_PROFILE, alibaba_files, find_alibaba
 from preprocessing.synthetic import SAMPLE_PROBABILITIES
 from preprocessing.text_tables import read_csv_blocks
-from training.trainer import Trainer, seed_everything
+from training.generators import seed_everything
+from training.trainer import Trainer
 
 SCRIPT = "train_alibaba_IntTower.py"
 # The headers of the real files; the last column's name ends with a space.

@@ -33,7 +33,7 @@ def test_a_version_does_not_depend_on_where_the_project_lies(project):
 def test_comments_docstrings_and_layout_leave_it_alone(project):
     before = version(project, "IntTower")
     edit(project, "model/IntTower.py", '"""IntTower: a two-tower', '"""Another docstring. IntTower: a two-tower')
-    edit(project, "training/trainer.py", "def seed_everything", "# a comment\n\n\n\ndef seed_everything")
+    edit(project, "training/trainer.py", "class Trainer:", "# a comment\n\n\n\nclass Trainer:")
     edit(
         project,
         "model/layers.py",

@@ -22,8 +22,9 @@ from preprocessing.tables import Table
 from training.device import resolve_device
 from training.distributed import rank
 from training.errors import Interrupted, NonFiniteLoss
+from training.generators import seed_everything
 from training.group import process_group
-from training.trainer import Trainer, seed_everything
+from training.trainer import Trainer
 
 pytestmark = pytest.mark.slow  # each test starts processes
 SECONDS = 300  # a deadlock must not hold up all tests

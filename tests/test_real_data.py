@@ -9,8 +9,9 @@ from shell import train
 
 from model.IntTower import IntTower
 from preprocessing.movielens import load_movielens, read_movielens
+from training.generators import seed_everything
 from training.metrics import evaluate
-from training.trainer import Trainer, seed_everything
+from training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,11 @@ from training import CHECKPOINT
 from training.checkpoint import load_checkpoint
 from training.device import resolve_device
 from training.errors import Interrupted, NonFiniteLoss
+from training.generators import seed_everything
 from training.metrics import auc
+from training.progress import Progress
 from training.schedule import cosine
-from training.trainer import Progress, Trainer, epoch_batches, seed_everything
+from training.trainer import Trainer, epoch_batches
 
 BATCH_SIZE, NUM_BATCHES = 256, 8
 

@@ -29,11 +29,12 @@ def own_rows(rows: np.ndarray) -> np.ndarray:
     return np.array_split(rows, num_processes())[rank()] if num_processes() > 1 else rows
 
 
-@torch.compiler.disable
 def total(number: float) -> float:
     """The sum of a number over all processes."""
-    if num_processes() == 1:
-        return number
+    return number if num_processes() == 1 else _total(number)
+
+
+def _total(number: float) -> float:
     tensor = torch.tensor(number, dtype=torch.float64, device=_device())
     distributed.all_reduce(tensor)
     return tensor.item()
@@ -47,7 +48,6 @@ def total_of_each(numbers: Tensor) -> Tensor:
     return numbers
 
 
-@torch.compiler.disable
 def gather_rows(rows_BW: Tensor, as_many: bool = False) -> tuple[Tensor, int]:
     """The rows of all processes, one behind the other, and the place of this one's first.
 
@@ -56,8 +56,10 @@ def gather_rows(rows_BW: Tensor, as_many: bool = False) -> tuple[Tensor, int]:
     Args:
         as_many: every process has as many; else their numbers are exchanged first.
     """
-    if num_processes() == 1:
-        return rows_BW, 0
+    return (rows_BW, 0) if num_processes() == 1 else _gather_rows(rows_BW, as_many)
+
+
+def _gather_rows(rows_BW: Tensor, as_many: bool) -> tuple[Tensor, int]:
     counts = [len(rows_BW)] * num_processes()
     if not as_many:
         of_each = [torch.zeros(1, dtype=torch.int64, device=rows_BW.device) for _ in counts]
@@ -119,6 +121,7 @@ def share_model(model: nn.Module, device: torch.device) -> nn.Module:
     """
     if num_processes() == 1:
         return model
+    _keep_out_of_graphs()
     for module in model.modules():
         if type(module) is nn.BatchNorm1d:
             module.__class__ = BatchNorm
@@ -133,6 +136,16 @@ def share_model(model: nn.Module, device: torch.device) -> nn.Module:
         **buffers,
         find_unused_parameters=True,  # a loss of weight 0, a linear part without columns
     )
+
+
+def _keep_out_of_graphs() -> None:
+    """Have torch.compile leave the exchanges as they are.
+
+    As decorators these two lines would load all of torch's compiler with every model, 1.7 s that a server of one
+    process has no use for.
+    """
+    global _total, _gather_rows
+    _total, _gather_rows = torch.compiler.disable(_total), torch.compiler.disable(_gather_rows)
 
 
 def seed_apart(*numbers: int) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -35,38 +32,16 @@ from training.distributed import (
     total_of_each,
 )
 from training.errors import Interrupted, NonFiniteLoss
+from training.generators import generator_states, set_generators
 from training.memory import keep_freed_memory
 from training.metrics import evaluate
 from training.predict import predict
+from training.progress import Progress
+from training.signals import catch_signals
 
 # Batches after which losses are looked at: to read one waits for its step, on a GPU and of other processes. Several
 # processes cannot stop between, so they look more often where batches take long.
 LOOK, LOOK_SECONDS = 16, 2.0
-
-
-@dataclass
-class Progress:
-    """Where training stands; all of it is in the checkpoint."""
-
-    epoch: int = 0  # epochs finished
-    batch: int = 0  # batches finished in the running epoch
-    loss_sum: float = 0.0  # over the running epoch's samples
-    auxiliary_sum: float = 0.0
-    num_samples: int = 0
-    best_epoch: int = 0
-    best_batch: int = 0  # of that epoch, where validation came within it; 0 for its end
-    best_auc: float = -1.0
-    seconds: float = 0.0  # spent in training batches, all epochs
-    epoch_seconds: float = 0.0
-    finished: bool = False
-    history: list[dict] = field(default_factory=list)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch; on the CPU the same seed then gives the same weights and losses."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 class Trainer:
@@ -195,17 +170,21 @@ class Trainer:
         if resume:
             self.restore()
         progress = self.progress
-        progress.finished = self._is_finished(epochs, patience)
+        progress.finished = progress.is_finished(epochs, patience)
         train = train.to(self.device)
-        with _catch_signals() as stop_requested:
+        with catch_signals() as stop_requested:
             while not progress.finished:
                 self._train_epoch(train, epochs, stop_requested, valid)
-                self._end_epoch({} if valid is None else self._validate(valid), epochs, patience)
+                metrics = {} if valid is None else self._validate(valid)
+                progress.end_epoch(metrics)
+                if metrics:
+                    self._keep_if_best(metrics["auc"], progress.epoch)
+                progress.finished = progress.is_finished(epochs, patience)
                 if after_epoch is not None:
                     progress.finished = after_epoch(progress.history[-1]) or progress.finished
                 self._save()  # first: where nobody reads what is printed any more, that raises
                 if after_epoch is None and self.show_progress:
-                    self._print_epoch()
+                    progress.print_epoch()
                 if on_epoch is not None:
                     on_epoch(progress.history[-1])
                 progress.finished = total(progress.finished) > 0  # whatever one process was told, all do
@@ -297,9 +276,7 @@ class Trainer:
                     f"epoch {progress.epoch + 1}, batch {first + i} of {num_batches}: the loss is "
                     f"{loss + auxiliary}; lower --lr, or look for NaN and huge values in the dense features."
                 )
-            progress.num_samples += num_rows
-            progress.loss_sum += loss * num_rows
-            progress.auxiliary_sum += auxiliary * num_rows
+            progress.add(num_rows, loss, auxiliary)
         unseen.clear()
         return stops > 0, saves > 0, seconds
 
@@ -334,26 +311,6 @@ class Trainer:
             self.average.update()
         return loss.detach(), auxiliary.detach()
 
-    def _end_epoch(self, metrics: dict[str, float], epochs: int, patience: int | None) -> None:
-        progress = self.progress
-        progress.history.append(
-            {
-                "epoch": progress.epoch + 1,
-                "train_loss": progress.loss_sum / progress.num_samples,
-                "train_auxiliary_loss": progress.auxiliary_sum / progress.num_samples,
-                **{f"valid_{name}": value for name, value in metrics.items()},
-                "seconds": progress.epoch_seconds,
-                "samples_per_second": progress.num_samples / progress.epoch_seconds,
-            }
-        )
-        progress.epoch += 1
-        progress.seconds += progress.epoch_seconds
-        progress.batch = progress.num_samples = 0
-        progress.loss_sum = progress.auxiliary_sum = progress.epoch_seconds = 0.0
-        if metrics:
-            self._keep_if_best(metrics["auc"], progress.epoch)
-        progress.finished = self._is_finished(epochs, patience)
-
     def _keep_if_best(self, auc: float, epoch: int, batch: int = 0) -> None:
         progress = self.progress
         if auc > progress.best_auc:
@@ -370,29 +327,6 @@ class Trainer:
             for statistic, unknown_D in self.unknown.get(name, {}).items():
                 features[statistic] = torch.where(dropped_B[:, None], unknown_D, features[statistic])
         return features
-
-    def _print_epoch(self) -> None:
-        last = self.progress.history[-1]
-        valid = ""
-        if "valid_auc" in last:
-            valid = f"valid AUC {last['valid_auc']:.4f}  valid logloss {last['valid_logloss']:.4f}  "
-        best = "  *" if self.progress.best_epoch == last["epoch"] else ""
-        line = (
-            f"epoch {last['epoch']:3d}  train loss {last['train_loss']:.4f}  {valid}{last['seconds']:6.1f} s  "
-            f"{last['samples_per_second']:,.0f} samples/s{best}"
-        )
-        try:
-            print(line, flush=True)
-        except BrokenPipeError:
-            raise
-        except OSError:  # a disk behind `>` that is full, a terminal that is gone: no reason to lose hours of work
-            pass
-
-    def _is_finished(self, epochs: int, patience: int | None) -> bool:
-        progress = self.progress
-        between_epochs = progress.epoch > 0 and progress.batch == 0
-        no_better = patience is not None and progress.epoch - progress.best_epoch >= patience
-        return between_epochs and (progress.epoch >= epochs or no_better)
 
     def predict(self, table: Table) -> np.ndarray:
         """Logits of a table's rows, (N,) float32, in evaluation mode; see training/predict.py."""
@@ -419,7 +353,7 @@ class Trainer:
         }
         if self.average:
             state["average"] = self.average.state()
-        generators, *of_others = gather_objects(self._generators())
+        generators, *of_others = gather_objects(generator_states(self.device))
         state |= generators
         if of_others:
             state["other_processes"] = of_others
@@ -432,15 +366,6 @@ class Trainer:
         if refused := gather_objects(refused)[0]:
             raise refused
         self.before_checkpoint = None
-
-    def _generators(self) -> dict[str, Tensor]:
-        """The states of this process's generators, of which dropout is drawn."""
-        states = {"rng": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            states["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        elif self.device.type == "mps":
-            states["mps_rng"] = torch.mps.get_rng_state()
-        return states
 
     def restore(self) -> None:
         """Take up the state of the run directory's checkpoint, if it has one; raises UserError if it is another's."""
@@ -467,11 +392,7 @@ class Trainer:
         elif rank():  # there were more or fewer
             seed_apart(self.seed, self.progress.epoch, self.progress.batch)
             return
-        torch.set_rng_state(state["rng"].cpu())
-        if self.device.type == "cuda" and "cuda_rng" in state:
-            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
-        elif self.device.type == "mps" and "mps_rng" in state:
-            torch.mps.set_rng_state(state["mps_rng"].cpu())
+        set_generators(state, self.device)
 
 
 def _adam(model: nn.Module, learning_rate: float, l2_embedding: float) -> torch.optim.Adam:
@@ -496,35 +417,3 @@ def epoch_batches(
     if bounds and num_rows - bounds[-1] < least:
         bounds.pop()
     return np.split(order, bounds)
-
-
-@contextmanager
-def _catch_signals() -> Iterator[threading.Event]:
-    """Within the block, a first SIGINT, SIGTERM or SIGHUP sets the event; a second one ends the process as usual.
-
-    Of several processes each waits until all have seen it.
-    """
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested
-        return
-    previous = {}
-
-    def request(number, frame) -> None:
-        requested.set()
-        if num_processes() > 1:  # one Ctrl-C comes from the terminal and from torchrun, which kills who takes too long
-            return
-        for caught, handler in previous.items():
-            signal.signal(caught, handler)
-
-    hang_up = getattr(signal, "SIGHUP", None)  # of a connection that dropped; not on Windows
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:  # nohup has it ignored
-        numbers.append(hang_up)
-    for number in numbers:
-        previous[number] = signal.signal(number, request)
-    try:
-        yield requested
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

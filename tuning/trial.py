@@ -44,7 +44,7 @@ from preprocessing.errors import is_out_of_memory
 from preprocessing.files import write_atomically
 from reproduction.runs import kind_of_device, load
 from training.errors import NonFiniteLoss
-from training.trainer import seed_everything
+from training.generators import seed_everything
 from tuning.space import as_settings, defaults_of, even_draws, space_of
 from tuning.study import (
     COMPLETE,
