@@ -17,7 +17,17 @@ from typing import ClassVar
 from experiment.flags import as_flag, flag_name, integers, levels, option
 from experiment.tuned import tuned_settings
 from model import MODELS, model_class
-from model.choices import CROSSES, FE_INPUTS, FE_SCALES, GROUPS, INTERACTIONS, REWEIGHTINGS, SIMILARITIES, parse_levels
+from model.choices import (
+    CROSSES,
+    FE_INPUTS,
+    FE_SCALES,
+    GENERATOR_LOSSES,
+    GROUPS,
+    INTERACTIONS,
+    REWEIGHTINGS,
+    SIMILARITIES,
+    parse_levels,
+)
 from preprocessing.choices import PROTOCOLS, STATISTICS
 from preprocessing.command import Parser
 from preprocessing.errors import UserError
@@ -31,10 +41,12 @@ class ModelSettings:
 
     dropout: float = option(0.3, "share of a hidden layer's outputs set to zero in training")
     hidden_units: list[int] = option((300, 300, 128), "widths of the layers (of each tower)", type=integers)
-    init_std: float = option(0.01, "standard deviation of initial embeddings (WDL, DeepFM, DCN, AutoInt: and layers)")
-    user_head: int = option(4, "IntTower: heads of each user level")
-    item_head: int = option(4, "IntTower: heads of the item")
-    field_dim: int = option(16, "IntTower: size of a head")
+    init_std: float = option(
+        0.01, "standard deviation of initial embeddings (WDL, DeepFM, DCN, DCNv2, AutoInt: and layers)"
+    )
+    user_head: int = option(4, "IntTower, HIT: heads of each user level")
+    item_head: int = option(4, "IntTower, HIT: heads of the item")
+    field_dim: int = option(16, "IntTower, HIT, PolyEncoder: size of a head")
     levels: str = option("all", "IntTower: user levels that are scored: all, last, or indices like 0,2", type=levels)
     fe_input: str = option("output", "IntTower: what of a layer the FE-Block projects", choices=FE_INPUTS)
     fe_scale: str = option(
@@ -62,11 +74,19 @@ class ModelSettings:
     item_mimic_weight: float = option(1.0, "DAT: weight of the mimic loss of items' augmented vectors")
     alignment_weight: float = option(0.1, "DAT: weight of the category alignment loss, where items have a category")
     groups: str = option("all", "COLD: fields and their crosses, or fields alone", choices=GROUPS)
-    cross_num: int = option(2, "DCN: cross layers")
+    cross_num: int = option(2, "DCN, DCNv2: cross layers")
     cross_parameterization: str = option("vector", "DCN: what a cross layer multiplies by", choices=CROSSES)
     att_layer_num: int = option(3, "AutoInt: attention layers")
     att_head_num: int = option(2, "AutoInt: heads of an attention layer")
-    dnn_use_bn: bool = option(True, "WDL, DeepFM, DCN, AutoInt: batch norm in the deep network")
+    generator_weight: float = option(0.1, "HIT: weight of the generators' loss")
+    generator_loss: str = option(
+        "paper", "HIT: as the paper means it, or with the released code's sign and scale", choices=GENERATOR_LOSSES
+    )
+    num_codes: int = option(8, "PolyEncoder: vectors of a user")
+    code_temperature: float = option(1.0, "PolyEncoder: temperature of the item's attention to them")
+    num_kernels: int = option(3, "MVKE: experts for users")
+    fusion_heads: int = option(2, "FinalMLP, FinalMLPTower: heads of the bilinear form; they divide the last width")
+    dnn_use_bn: bool = option(True, "WDL, DeepFM, DCN, DCNv2, AutoInt: batch norm in the deep network")
 
     def check(self) -> None:
         """Raise UserError for a number out of its range."""
@@ -75,7 +95,7 @@ class ModelSettings:
         if min(self.hidden_units, default=0) < 1:
             raise UserError(f"--hidden-units: expected widths of at least 1, got {list(self.hidden_units)}.")
         parse_levels(self.levels, len(self.hidden_units))
-        for name in ("cross_num", "att_layer_num", "att_head_num"):
+        for name in ("cross_num", "att_layer_num", "att_head_num", "num_codes", "num_kernels", "fusion_heads"):
             if getattr(self, name) < 1:
                 raise UserError(f"{flag_name(name)}: expected 1 or more, got {getattr(self, name)}.")
         if min(self.field_dim, self.user_head, self.item_head) < 1:

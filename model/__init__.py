@@ -22,6 +22,12 @@ MODELS = {
     "DeepFM": "model.deepfm",
     "DCN": "model.dcn",
     "AutoInt": "model.autoint",
+    "HIT": "model.hit",
+    "PolyEncoder": "model.poly_encoder",
+    "MVKE": "model.mvke",
+    "FinalMLP": "model.finalmlp",
+    "FinalMLPTower": "model.finalmlp",
+    "DCNv2": "model.dcnv2",
 }
 
 

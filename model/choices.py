@@ -8,6 +8,7 @@ REWEIGHTINGS = ("light_se", "senet", "none")
 INTERACTIONS = ("fe_block", "dot")
 SIMILARITIES = ("temperature", "paper", "dot")
 GROUPS = ("all", "fields")  # of COLD
+GENERATOR_LOSSES = ("paper", "released")  # of HIT
 CROSSES = ("vector", "matrix")  # of DCN: the first version of the paper, and the second
 
 

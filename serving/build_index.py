@@ -139,6 +139,7 @@ def form_of(run: TrainedRun, dtype: str) -> Form:
         num_heads=heads.num_heads,
         head_dim=heads.head_dim,
         bias=heads.bias,
+        temperature=heads.temperature,
     )
 
 

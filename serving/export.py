@@ -84,16 +84,18 @@ class _Tower(nn.Module):
 
 
 class _Scorer(nn.Module):
-    """The sum over user heads of the best item head, head by head."""
+    """The sum over user heads of the best item head, head by head; with a temperature as in serving/maxsim.py."""
 
-    def __init__(self, num_heads: int, bias: float):
+    def __init__(self, num_heads: int, bias: float, temperature: float | None):
         super().__init__()
-        self.num_heads, self.bias = num_heads, bias
+        self.num_heads, self.bias, self.temperature = num_heads, bias, temperature
 
     def forward(self, user_BQK: Tensor, items_NGK: Tensor) -> Tensor:
         best_BQN = user_BQK @ items_NGK[:, 0].T
         for head in range(1, self.num_heads):
             best_BQN = torch.maximum(best_BQN, user_BQK @ items_NGK[:, head].T)
+        if self.temperature is not None:
+            best_BQN = best_BQN * (best_BQN / self.temperature).softmax(1)
         return best_BQN.sum(1) + self.bias
 
 
@@ -129,7 +131,13 @@ def _write(run: TrainedRun, folder: Path) -> None:
         _export(folder / file, _Tower(heads, side, list(rows)), rows, (axes,), "heads")
     user, items = torch.zeros(2, heads.num_user_heads, heads.head_dim), torch.zeros(3, heads.num_heads, heads.head_dim)
     axes = {0: torch.export.Dim("users")}, {0: torch.export.Dim("items")}
-    _export(folder / SCORER, _Scorer(heads.num_heads, heads.bias), {"user": user, "items": items}, axes, "logits")
+    _export(
+        folder / SCORER,
+        _Scorer(heads.num_heads, heads.bias, heads.temperature),
+        {"user": user, "items": items},
+        axes,
+        "logits",
+    )
     save_encoders(folder / ENCODERS, run.user_encoder, run.item_encoder)
     files = sorted(folder.iterdir())  # all that was written, with the WEIGHTS of a tower that is too large for a file
     manifest = {
@@ -142,6 +150,7 @@ def _write(run: TrainedRun, folder: Path) -> None:
         "num_heads": heads.num_heads,
         "head_dim": heads.head_dim,
         "bias": heads.bias,
+        "temperature": heads.temperature,
         "inputs": inputs,
         "sha256": {file.name: sha256(file) for file in files},
         "bytes": {file.name: file.stat().st_size for file in files},

@@ -6,6 +6,9 @@ IntTower is that already; its levels lie side by side. A model that compares two
 what its similarity multiplies by goes into the user's. Biases, b of the user and c of the item, are two more numbers of
 each head: 1 / Q and b / Q of the user's, c and 1 of the item's. Q products add up to b + c, whichever head is best.
 
+A Poly-Encoder has a temperature besides: its user heads' products with the item's one head are not added up, but each is
+weighed by their softmax.
+
 Shapes: B rows, Q user heads (H of each level side by side), G item heads, K head size.
 """
 
@@ -14,11 +17,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from model.dssm import DSSM
-from model.IntTower import FEBlock, IntTower
+from model.IntTower import FEBlock
+from model.poly_encoder import SoftMaxSim
 from preprocessing.errors import UserError
 from preprocessing.inputs import DenseFeat, VarLenSparseFeat
 from serving.maxsim import maxsim
+from training.predict import is_two_tower
 
 Levels = str | list[int]
 
@@ -27,7 +31,7 @@ class Heads(nn.Module):
     """The towers of a model, each giving heads.
 
     Args:
-        model: IntTower, DSSM or a subclass of one (DSSMCIR, DAT); it is put into evaluation mode.
+        model: one whose towers are apart; it is put into evaluation mode.
         levels: of IntTower, which of the levels that it was trained to score are served: "all", the "last", or a list
             such as [0, 2]. Logits were trained as a sum over all, so fewer cost AUC and calibration.
     Raises UserError for a model of another kind, weights that are not finite, a level that it does not score, or a
@@ -36,21 +40,24 @@ class Heads(nn.Module):
 
     def __init__(self, model: nn.Module, levels: Levels = "all"):
         super().__init__()
-        if not isinstance(model, IntTower | DSSM):
+        if not is_two_tower(model):
             raise UserError(
-                f"{type(model).__name__}: expected a model whose towers are apart (IntTower, DSSM, DSSMCIR, DAT); a "
-                "model that needs the pair has nothing to compute ahead."
+                f"{type(model).__name__}: expected a model whose towers are apart, as IntTower's and DSSM's are; one that "
+                "needs the pair has nothing to compute ahead."
             )
         check_weights(model, type(model).__name__)
         self.model = model.eval()
-        joint = model.interaction if isinstance(model, IntTower) else model.similarity
+        joint = model.interaction if hasattr(model, "interaction") else model.similarity
         self.user_head, self.num_heads = (joint.user_head, joint.item_head) if isinstance(joint, FEBlock) else (1, 1)
+        self.temperature = None
+        if isinstance(joint, SoftMaxSim):
+            self.user_head, self.temperature = joint.num_codes, joint.temperature
         is_divided = getattr(joint, "kind", None) == "temperature"
         self.scale = 1 / joint.log_temperature.exp().item() if is_divided else 1.0
         self.bias = joint.bias.item()
-        self.has_biases = getattr(model, "biases", None) is not None
-        self.levels = _places(levels, model.levels if isinstance(joint, FEBlock) else [0])
-        self._check()
+        trained = model.levels if isinstance(joint, FEBlock) else [0]
+        self.levels = _places(levels, trained)
+        self._check(len(trained))
 
     @property
     def num_user_heads(self) -> int:
@@ -80,15 +87,16 @@ class Heads(nn.Module):
         return _with(torch.cat([item[-1], torch.ones_like(item[-1])], dim=1), heads_BGK)
 
     @torch.inference_mode()
-    def _check(self) -> None:
-        """Learn the head size; see that the model's own `score` is this form."""
+    def _check(self, num_levels: int) -> None:
+        """Learn the head size and whether there are biases; see that the model's own `score` is this form."""
         rows = blank_rows(self.model.columns, 4)
         user, item = self.model.encode_user(rows), self.model.encode_item(rows)
+        self.has_biases = len(user) > num_levels
         self.head_dim = self._item_heads(item).shape[2]
         generator = torch.Generator().manual_seed(0)
         user, item = ([torch.randn(part.shape, generator=generator) for part in side] for side in (user, item))
         scored = self.model.score(user, item)
-        served, self.levels = self.levels, list(range(len(user) - self.has_biases))
+        served, self.levels = self.levels, list(range(num_levels))
         by_levels = {"all": self._score(user, item)}
         self.levels = served
         by_levels["served"] = self._score(user, item)
@@ -100,7 +108,8 @@ class Heads(nn.Module):
 
     def _score(self, user: list[Tensor], item: list[Tensor]) -> Tensor:
         users, items = self._user_heads(user), self._item_heads(item)
-        scores = [maxsim(u[None].numpy(), i[None].numpy())[0] for u, i in zip(users, items, strict=True)]
+        pairs = zip(users.numpy()[:, None], items.numpy()[:, None], strict=True)
+        scores = [maxsim(user_1QK, item_1GK, temperature=self.temperature)[0] for user_1QK, item_1GK in pairs]
         return torch.tensor([score.item() for score in scores]) + self.bias
 
 

@@ -44,7 +44,7 @@ class Form:
     """What an index holds and what it is scored with.
 
     `checkpoint` is the sha256 of the weights that encoded it (see TrainedRun), `num_user_heads` those of a user that it
-    is made for, `bias` what is added to every score.
+    is made for, `bias` what is added to every score, `temperature` that of serving/maxsim.py, for a model that has one.
     """
 
     model: str
@@ -55,6 +55,7 @@ class Form:
     num_heads: int
     head_dim: int
     bias: float
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ class ItemIndex:
     def __init__(self, folder: str | Path, checkpoint: str | None = None, verify: bool = True, scorer: str = "numpy"):
         self.folder, self.checkpoint, self.verify, self.scorer = Path(folder), checkpoint, verify, scorer
         self._snapshot = self._open(None)
-        self._maxsim = scorer_called(scorer, self.form.num_user_heads, self.form.num_heads, self.form.head_dim)
+        form = self.form
+        self._maxsim = scorer_called(scorer, form.num_user_heads, form.num_heads, form.head_dim, form.temperature)
 
     @property
     def form(self) -> Form:

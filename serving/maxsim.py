@@ -24,6 +24,7 @@ def maxsim(
     scales_N: np.ndarray | None = None,
     rows_N: np.ndarray | None = None,
     out: np.ndarray | None = None,
+    temperature: float | None = None,
 ) -> np.ndarray:
     """Scores (B, N) float32: the sum over a user's heads of the largest dot product with a head of the item.
 
@@ -33,10 +34,14 @@ def maxsim(
         scales_N: what an item's heads are to be multiplied by, where they are int8; above 0.
         rows_N: score these items alone, in this order.
         out: (B, N) float32, where the scores go and what is returned; a new array without it.
+        temperature: of items of one head: in place of their sum, the user heads' products, each weighed by their
+            softmax at this temperature (model/poly_encoder.py).
     """
     num_users, num_user_heads, head_dim = user_BQK.shape
     num_items, num_heads, _ = items_NGK.shape
-    if num_heads == 1:  # nothing to choose from: the sum of products is the product with the sum
+    if (
+        num_heads == 1 and temperature is None
+    ):  # nothing to choose from: the sum of products is the product with the sum
         user_BQK, num_user_heads = user_BQK.sum(1, keepdims=True), 1
     items_NE = items_NGK.reshape(num_items, num_heads * head_dim)
     num_scores = num_items if rows_N is None else len(rows_N)
@@ -57,10 +62,24 @@ def maxsim(
             for head_MK in others:
                 np.matmul(head_MK, user_KQ, out=similarity_MQ)
                 np.maximum(best_MQ, similarity_MQ, out=best_MQ)
-            np.matmul(best_MQ, ones_Q, out=scores_N[start:stop])
-    if scales_N is not None:
+            if temperature is None:
+                np.matmul(best_MQ, ones_Q, out=scores_N[start:stop])
+                continue
+            if scales_N is not None:
+                best_MQ *= (scales_N[start:stop] if rows_N is None else scales_N[rows_N[start:stop]])[:, None]
+            attended(best_MQ, temperature, out=scores_N[start:stop])
+    if scales_N is not None and temperature is None:
         scores_BN *= scales_N if rows_N is None else scales_N[rows_N]
     return scores_BN
+
+
+def attended(products_MQ: np.ndarray, temperature: float, out: np.ndarray) -> None:
+    """Into `out`, (M,): the mean of products, each weighed by the exponential of itself over the temperature."""
+    weights_MQ = products_MQ - products_MQ.max(1, keepdims=True)
+    weights_MQ /= np.float32(temperature)
+    np.exp(weights_MQ, out=weights_MQ)
+    np.einsum("mq,mq->m", products_MQ, weights_MQ, out=out)
+    out /= weights_MQ.sum(1)
 
 
 def _fetch(items_NE: np.ndarray, rows: slice | np.ndarray, block_ME: np.ndarray) -> None:

@@ -15,7 +15,13 @@ BLOCK_ON_CPU, BLOCK_ON_GPU = 2**18, 2**25
 
 
 @torch.inference_mode()
-def maxsim(user_BQK: Tensor, items_NGK: Tensor, scales_N: Tensor | None = None, rows_N: Tensor | None = None) -> Tensor:
+def maxsim(
+    user_BQK: Tensor,
+    items_NGK: Tensor,
+    scales_N: Tensor | None = None,
+    rows_N: Tensor | None = None,
+    temperature: float | None = None,
+) -> Tensor:
     """Scores (B, N) float32: the sum over a user's heads of the largest dot product with a head of the item.
 
     Args:
@@ -23,9 +29,12 @@ def maxsim(user_BQK: Tensor, items_NGK: Tensor, scales_N: Tensor | None = None, 
         items_NGK: float32, or float16 or int8 that is widened block by block.
         scales_N: what an item's heads are to be multiplied by, where they are int8; above 0.
         rows_N: score these items alone, in this order; int64.
+        temperature: as there, for items of one head.
     """
     num_users, num_user_heads, _ = user_BQK.shape
-    if items_NGK.shape[1] == 1:  # nothing to choose from: the sum of products is the product with the sum
+    if (
+        items_NGK.shape[1] == 1 and temperature is None
+    ):  # nothing to choose from: the sum of products is the product with the sum
         user_BQK, num_user_heads = user_BQK.sum(1, keepdim=True), 1
     num_items = len(items_NGK) if rows_N is None else len(rows_N)
     block = BLOCK_ON_CPU if items_NGK.device.type == "cpu" else BLOCK_ON_GPU
@@ -43,7 +52,12 @@ def maxsim(user_BQK: Tensor, items_NGK: Tensor, scales_N: Tensor | None = None, 
             for head_MK in others:
                 torch.mm(head_MK, user_KQ, out=similarity_MQ)
                 torch.maximum(best_MQ, similarity_MQ, out=best_MQ)
-            torch.sum(best_MQ, dim=1, out=scores_N[start:stop])
-    if scales_N is not None:
+            if temperature is None:
+                torch.sum(best_MQ, dim=1, out=scores_N[start:stop])
+                continue
+            if scales_N is not None:
+                best_MQ *= (scales_N[start:stop] if rows_N is None else scales_N[rows_N[start:stop]])[:, None]
+            torch.sum(best_MQ * (best_MQ / temperature).softmax(1), dim=1, out=scores_N[start:stop])
+    if scales_N is not None and temperature is None:
         scores_BN *= scales_N if rows_N is None else scales_N[rows_N]
     return scores_BN

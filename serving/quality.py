@@ -107,7 +107,10 @@ def compare(
         batch = users.iloc[start : start + USERS_AT_ONCE]
         candidates, liked = _candidates(raw, data, batch)
         wanted = np.where(candidates, _teacher_scores(ranking, batch, raw.movies), -np.inf)
-        of_runs = (maxsim(run.encode_users(batch), items) for run, items in zip(runs, items_of_runs, strict=True))
+        of_runs = (
+            maxsim(run.encode_users(batch), items, temperature=run.heads.temperature)
+            for run, items in zip(runs, items_of_runs, strict=True)
+        )
         for place, scores in enumerate([wanted, *(np.where(candidates, scores, -np.inf) for scores in of_runs)]):
             for m in ms:
                 sums.setdefault((place, "recall", m), []).append(recall(liked, scores, m))

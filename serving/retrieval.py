@@ -44,7 +44,7 @@ class Retriever:
         num_assignments: A, of a user: likewise.
         num_candidates: that each assignment brings, to be scored: likewise. None takes 40 k, or a 300th of the items.
         seed: of the sample, and of what is learned.
-    Raises UserError where faiss is not installed, or the index is empty.
+    Raises UserError where faiss is not installed, the index is empty, or of a model whose scores have a temperature.
     """
 
     def __init__(
@@ -61,6 +61,11 @@ class Retriever:
 
         if not len(index):
             raise UserError(f"{index.folder}: expected an index with items, got an empty one; put some into it.")
+        if index.form.temperature is not None:
+            raise UserError(
+                f"{index.folder}: expected scores that are a sum of the best products, got {index.form.model}'s, which "
+                "weighs them; use the index's own top_k, which scans."
+            )
         num_lists = num_lists or max(1, round(math.sqrt(len(index))))
         self.index, self.num_probes = index, num_probes or -(-num_lists // 2)
         self.num_assignments, self.num_candidates = num_assignments, num_candidates

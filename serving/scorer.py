@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,27 +28,30 @@ TRIAL_ITEMS, TRIAL_ROUNDS = 4096, 7
 Scorer = Callable[[np.ndarray, np.ndarray, "np.ndarray | None", "np.ndarray | None", "np.ndarray | None"], np.ndarray]
 
 
-def scorer_called(name: str, num_user_heads: int, num_heads: int, head_dim: int) -> Scorer:
+def scorer_called(
+    name: str, num_user_heads: int, num_heads: int, head_dim: int, temperature: float | None = None
+) -> Scorer:
     """A function with the arguments of serving/maxsim.py's.
 
     Args:
         name: of SCORERS; "fastest" tries both for a moment on heads of these numbers and size, with all items and with
             chosen ones; where there is no torch it is numpy's.
+        temperature: of a model that has one.
     Raises UserError for another name, and for "torch" where it is not installed.
     """
     if name not in SCORERS:
         raise UserError(f"scorer: expected one of {', '.join(SCORERS)}, got {name!r}.")
     if name == "torch" and not is_installed("torch"):
         raise UserError("scorer: expected torch to be installed, it is not; install it, or choose 'numpy'.")
+    forms = (partial(maxsim, temperature=temperature), partial(maxsim_in_torch, temperature=temperature))
     if name == "numpy" or not is_installed("torch"):
-        return maxsim
+        return forms[0]
     if name == "torch":
-        return maxsim_in_torch
+        return forms[1]
     generator = np.random.default_rng(0)
     user_BQK = generator.standard_normal((1, num_user_heads, head_dim), dtype=np.float32)
     items_NGK = generator.standard_normal((TRIAL_ITEMS, num_heads, head_dim), dtype=np.float32)
     rows_N = generator.permutation(TRIAL_ITEMS)
-    forms = (maxsim, maxsim_in_torch)
     of_all, of_chosen = (
         min(forms, key=lambda form, rows_N=rows: _seconds(form, user_BQK, items_NGK, rows_N)) for rows in (None, rows_N)
     )
@@ -64,6 +68,7 @@ def maxsim_in_torch(
     scales_N: np.ndarray | None = None,
     rows_N: np.ndarray | None = None,
     out: np.ndarray | None = None,
+    temperature: float | None = None,
 ) -> np.ndarray:
     """serving/maxsim_torch.py on arrays, on the CPU; nothing is copied, but for the scores into `out`.
 
@@ -76,7 +81,7 @@ def maxsim_in_torch(
     check_threads()
     given = (user_BQK, items_NGK, scales_N, rows_N)
     tensors = (None if array is None else _tensor(np.ascontiguousarray(array)) for array in given)
-    scores_BN = serving.maxsim_torch.maxsim(*tensors).numpy()
+    scores_BN = serving.maxsim_torch.maxsim(*tensors, temperature).numpy()
     if out is None:
         return scores_BN
     out[...] = scores_BN

@@ -25,7 +25,8 @@ from preprocessing.inputs import DenseFeat
 from training.predict import is_two_tower
 
 WITH_LAYERS = sorted(MODELS.keys() - {"LR", "StatisticsLR"})
-OURS = ["IntTower", "LR", "DSSM", "DSSMCIR", "DAT", "COLD"]
+SUCCESSORS = ["HIT", "PolyEncoder", "MVKE", "FinalMLP", "FinalMLPTower"]
+OURS = ["IntTower", "LR", "DSSM", "DSSMCIR", "DAT", "COLD", *SUCCESSORS]
 USER_NAMES = [column.name for column in user_columns()]
 TWO_TOWERS = [
     ("IntTower", {}),
@@ -40,6 +41,10 @@ TWO_TOWERS = [
     ("DSSMCIR", {}),
     ("DAT", {}),
     ("DAT", {"similarity": "dot"}),
+    ("HIT", {"user_head": 3, "field_dim": 2}),
+    ("PolyEncoder", {"code_temperature": 0.3}),
+    ("MVKE", {"num_kernels": 2}),
+    ("FinalMLPTower", {"fusion_heads": 3}),
 ]
 
 
@@ -127,6 +132,7 @@ def test_ids_may_be_32_or_64_bits_wide_and_id_1_is_no_padding(name):
     [
         ("LR", {}),
         ("COLD", {}),
+        ("FinalMLP", {}),
         *TWO_TOWERS,
         *(("IntTower", {"levels": levels}) for levels in ("last", [0])),
         *(("IntTower", {"levels": levels, "fe_input": "input", "cir_weight": 0.0}) for levels in ("all", "last", [0])),
@@ -145,7 +151,7 @@ def test_every_weight_learns(name, options):
 
 @pytest.mark.parametrize(
     ("name", "losses"),
-    [("IntTower", ["cir"]), ("DSSMCIR", ["cir"]), ("DAT", ["user_mimic", "item_mimic"])],
+    [("IntTower", ["cir"]), ("DSSMCIR", ["cir"]), ("DAT", ["user_mimic", "item_mimic"]), ("HIT", ["generators"])],
 )
 def test_with_labels_a_model_gives_the_same_logits_and_its_losses(name, losses):
     model = small_model(name)
@@ -183,7 +189,7 @@ def test_dropout_acts_in_training_and_not_in_evaluation(name):
     assert torch.equal(model(features), model(features))
 
 
-@pytest.mark.parametrize("name", ["IntTower", "DSSM", "DAT", "COLD"])
+@pytest.mark.parametrize("name", ["IntTower", "DSSM", "DAT", "COLD", *SUCCESSORS])
 def test_init_std_is_the_spread_of_every_table(name):
     model = small_model(name, [sparse("user_id", 5000)], [sparse("movie_id", 5000)], init_std=0.02)
     for table in tables(model):
@@ -225,6 +231,23 @@ def test_init_std_is_the_spread_of_every_table(name):
         ),
         (["IntTower", "DSSMCIR"], {"item": [DenseFeat("price", 1)]}, "cir_weight: expected a SparseFeat with the item"),
         (["IntTower"], {"item": [varlen("genres")]}, "cir_weight: expected a SparseFeat with the item's id"),
+        (["HIT"], {"generator_weight": -1.0}, "generator_weight: expected a number of at least 0, got -1.0"),
+        (["HIT"], {"generator_loss": "x"}, "generator_loss: expected one of paper, released, got 'x'"),
+        (["HIT"], {"item_head": 0}, "heads: expected 1 or more, got 2 x 0 heads of size 16"),
+        (["PolyEncoder"], {"num_codes": 0}, "num_codes: expected 1 or more, got 0 of size 64"),
+        (["PolyEncoder"], {"code_temperature": 0.0}, "code_temperature: expected a number above 0, got 0.0"),
+        (["MVKE"], {"num_kernels": 0}, "num_kernels: expected 1 or more, got 0"),
+        (["MVKE"], {"user": [DenseFeat("age", 1)]}, "user tower: expected sparse or varlen columns, got none"),
+        (
+            ["MVKE"],
+            {"item": [varlen("genres")]},
+            "item tower: expected a SparseFeat of embedding_dim 4, the users', got",
+        ),
+        (
+            ["FinalMLP", "FinalMLPTower"],
+            {"fusion_heads": 3},
+            "fusion_heads: expected a number that divides the last layer's 128, got 3",
+        ),
         (["DAT"], {"user": [DenseFeat("age", 1)]}, "user tower: expected a SparseFeat with the user's id, got none"),
         (["DAT"], {"item": [varlen("genres")]}, "item tower: expected a SparseFeat with the item's id, got none"),
     ],
@@ -235,6 +258,14 @@ def test_an_option_out_of_its_range_is_refused(names, options, message):
     for name in names:
         with pytest.raises(UserError, match=message):
             model_class(name).from_columns(user, item, **columns)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_rows_logit_does_not_depend_on_the_other_rows_of_its_batch(name):
+    model = small_model(name).eval()
+    features, others = random_features(ALL_COLUMNS, num_rows=6), random_features(ALL_COLUMNS, num_rows=6, seed=1)
+    mixed = {n: torch.cat([values[:2], others[n][2:]]) for n, values in features.items()}
+    torch.testing.assert_close(model(mixed)[:2], model(features)[:2])
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from models import int_tower, item_columns, random_features, user_columns
+from models import ALL_COLUMNS, int_tower, random_features, small_model
 from served import trained
 from shell import run_in_process
+from torch import nn
 
-from model.dssm import DSSM
 from model.IntTower import IntTower
 from preprocessing import utils
 from preprocessing.errors import UserError
@@ -108,14 +108,15 @@ def test_an_edited_fe_score_is_noticed_unless_the_same_levels_are_served(monkeyp
 
 
 def test_heads_give_the_models_own_logits():
-    columns = user_columns(), item_columns()
-    features = random_features([*columns[0], *columns[1]], 6)
-    torch.manual_seed(0)
-    for model in (int_tower(), int_tower(interaction="dot"), DSSM(*columns, dnn_hidden_units=(8, 5))):
+    features = random_features(ALL_COLUMNS, 6)
+    others = ("DSSM", "HIT", "PolyEncoder", "MVKE", "FinalMLPTower")
+    for model in (int_tower(), int_tower(interaction="dot"), *map(small_model, others)):
+        nn.init.constant_(model.output_bias, 0.25)
         heads = Heads(model)
         with torch.no_grad():
             user, item = heads.user(features).numpy(), heads.item(features).numpy()
-            ours = maxsim(user, np.ascontiguousarray(item)).diagonal() + heads.bias
+            scores = maxsim(user, np.ascontiguousarray(item), temperature=heads.temperature)
+            ours = scores.diagonal() + heads.bias
             np.testing.assert_allclose(ours, model(features).numpy(), rtol=1e-5, atol=1e-5)
     assert isinstance(int_tower(), IntTower)
 
