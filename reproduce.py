@@ -36,7 +36,7 @@ def parse(words: list[str]) -> argparse.Namespace:
         help="train on shuffled labels: exit code 1 if one but paper ranks them (all datasets by default)",
     )
     parser.add_argument("--datasets", nargs="+", choices=sorted(SOURCES), help="default: movielens")
-    parser.add_argument("--models", nargs="+", choices=list(plans.TABLE_2), help="default: all of the table's")
+    parser.add_argument("--models", nargs="+", choices=plans.EVERY, help="default: those of the paper's table")
     parser.add_argument(
         "--groups", nargs="+", choices=list(plans.ABLATION), help=f"default: {', '.join(plans.DEFAULT_GROUPS)}"
     )

@@ -60,8 +60,8 @@ class HIT(Estimator):
     Called with labels it also gives the generators' loss: the mean of 1 - cos(g, v) over the batch, g being the guess
     for the pair's label and v the other tower's heads, which learn nothing from it; both sides added up.
 
-    The released code has the cosine in place of 1 - cosine, which drives the guesses away, and adds a mean to a sum over
-    the batch. Its generators read some fields of each data set; ours read their tower's input.
+    The released code has the cosine in place of 1 - cosine, which drives the guesses away, and adds a mean to a sum
+    over the batch. Its generators read some fields of each data set; ours read their tower's input.
 
     Args:
         user_feature_columns, item_feature_columns: the columns of each tower.

@@ -13,7 +13,7 @@ import numpy as np
 from experiment.folder import TEST_LOGITS
 from preprocessing.files import write_atomically
 from reproduction.folders import RUNS, run_folder
-from reproduction.plans import OWN, REFERENCE, SUFFIX, TABLE_2, table_2_runs
+from reproduction.plans import EVERY, OWN, REFERENCE, SUFFIX, table_2_runs
 from reproduction.records import Records, read_json_lines
 from reproduction.runs import DataState, Run, data_state, kind_of_device, load
 from reproduction.statistics import RESAMPLES, bootstrap_aucs, interval
@@ -52,7 +52,7 @@ def update_bootstrap(
             line = about | _line(model, seeds, aucs)
             current[model] = line | {"made_of": _made_of(line, by_seed)}
     changed = [line for line in lines if line["protocol"] != protocol] + list(current.values())
-    changed.sort(key=lambda line: (line["protocol"], list(TABLE_2).index(line["model"])))
+    changed.sort(key=lambda line: (line["protocol"], EVERY.index(line["model"])))
     if changed != lines:
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in changed).encode())
     notices = []

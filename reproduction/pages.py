@@ -27,7 +27,7 @@ from experiment.settings import LATER
 from model import MODELS
 from preprocessing.choices import BY_TIME
 from preprocessing.files import write_atomically
-from reproduction.plans import BASE, NAMES, OWN, RANKING_MODELS, REFERENCE, TABLE_2, TUNED, table_2_run
+from reproduction.plans import BASE, EVERY, NAMES, OWN, RANKING_MODELS, REFERENCE, TUNED, table_2_run
 from reproduction.records import PROJECT, RESULTS, Records
 from reproduction.runs import DATA_NAMES, Run
 from reproduction.serving import quality_rows, serving_rows
@@ -125,7 +125,7 @@ def _variations() -> tuple[list[dict], Columns]:
 def _tuning() -> tuple[list[dict], Columns]:
     tuned = _choices("tuning")
     records = [*tuned, *map(_first_run, sorted({r["model"] for r in tuned}))]
-    records.sort(key=lambda r: (list(TABLE_2).index(r["model"]), _changed(r)))
+    records.sort(key=lambda r: (EVERY.index(r["model"]), _changed(r)))
     return records, {
         "model": lambda r: r["model"], "changed settings": _changed, **_VALIDATION, **_MEASURES, **_EFFORT
     }  # fmt: skip
@@ -137,7 +137,7 @@ def _by_time(dataset: str, protocol: str) -> tuple[list[dict], Columns]:
     chosen = [record for record in found if record is not None]
     tried = [r for r in _choices("time", DATA_NAMES[dataset]) if r["protocol"] == protocol]
     settings = {id(r): LATER | r["settings"] for r in [*tried, *chosen]}
-    records = sorted([*tried, *chosen], key=lambda r: (list(TABLE_2).index(r["model"]), r["valid"]["auc"]))
+    records = sorted([*tried, *chosen], key=lambda r: (EVERY.index(r["model"]), r["valid"]["auc"]))
 
     def setting(name: str) -> Callable[[dict], str]:
         return lambda r: f"{value:g}" if (value := settings[id(r)].get(name)) else "-"

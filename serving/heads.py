@@ -6,8 +6,8 @@ IntTower is that already; its levels lie side by side. A model that compares two
 what its similarity multiplies by goes into the user's. Biases, b of the user and c of the item, are two more numbers of
 each head: 1 / Q and b / Q of the user's, c and 1 of the item's. Q products add up to b + c, whichever head is best.
 
-A Poly-Encoder has a temperature besides: its user heads' products with the item's one head are not added up, but each is
-weighed by their softmax.
+A Poly-Encoder has a temperature besides: its user heads' products with the item's one head are not added up, but
+each is weighed by their softmax.
 
 Shapes: B rows, Q user heads (H of each level side by side), G item heads, K head size.
 """
@@ -42,8 +42,8 @@ class Heads(nn.Module):
         super().__init__()
         if not is_two_tower(model):
             raise UserError(
-                f"{type(model).__name__}: expected a model whose towers are apart, as IntTower's and DSSM's are; one that "
-                "needs the pair has nothing to compute ahead."
+                f"{type(model).__name__}: expected a model whose towers are apart, as IntTower's and DSSM's are; one "
+                "that needs the pair has nothing to compute ahead."
             )
         check_weights(model, type(model).__name__)
         self.model = model.eval()

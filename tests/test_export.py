@@ -79,12 +79,13 @@ def test_the_exported_scorer_gives_the_scores_of_the_index(served, exported, raw
     np.testing.assert_allclose(ExportedRun(exported).score(users, items), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("model", ["DSSM", "DAT"])
-def test_models_of_one_vector_are_exported_too(sample_folder, raw, tmp_path, model):
+@pytest.mark.parametrize("model", ["DSSM", "DAT", "HIT", "PolyEncoder", "MVKE", "FinalMLPTower"])
+def test_other_models_are_exported_too(sample_folder, raw, tmp_path, model):
     served = load_run(trained(tmp_path / "run", sample_folder, model))
     onnx = ExportedRun(export(served, tmp_path / "onnx"))
     users, items = onnx.encode_users(raw.users[:4]), onnx.encode_items(raw.movies)
-    expected = maxsim(served.encode_users(raw.users[:4]), served.encode_items(raw.movies)) + served.heads.bias
+    heads = served.encode_users(raw.users[:4]), served.encode_items(raw.movies)
+    expected = maxsim(*heads, temperature=served.heads.temperature) + served.heads.bias
     np.testing.assert_allclose(onnx.score(users, items), expected, atol=1e-4)
 
 

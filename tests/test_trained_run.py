@@ -26,6 +26,8 @@ from serving.maxsim import maxsim
 from serving.trained_run import TrainedRun, load_model, load_run
 from training.checkpoint import ENCODERS_CHECKSUM, load_checkpoint, save_checkpoint
 
+SUCCESSORS = ["HIT", "PolyEncoder", "MVKE", "FinalMLPTower"]
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, sample_folder):
@@ -43,11 +45,24 @@ def runs(tmp_path_factory, sample_folder):
         "DSSMCIR": {"model": "DSSMCIR"},
         "DAT": {"model": "DAT"},
         "DCN": {"model": "DCN"},
+        **{name: {"model": name} for name in SUCCESSORS},
     }
     return {name: trained(folder / name, sample_folder, **settings) for name, settings in kinds.items()}
 
 
-SERVED = ["IntTower", "last", "dot", "unequal", "biases", "biases-dot", "DSSM", "DSSM-dot", "DSSMCIR", "DAT"]
+SERVED = [
+    "IntTower",
+    "last",
+    "dot",
+    "unequal",
+    "biases",
+    "biases-dot",
+    "DSSM",
+    "DSSM-dot",
+    "DSSMCIR",
+    "DAT",
+    *SUCCESSORS,
+]
 
 
 @pytest.mark.parametrize("name", SERVED)
@@ -109,8 +124,7 @@ def test_an_edited_fe_score_is_noticed_unless_the_same_levels_are_served(monkeyp
 
 def test_heads_give_the_models_own_logits():
     features = random_features(ALL_COLUMNS, 6)
-    others = ("DSSM", "HIT", "PolyEncoder", "MVKE", "FinalMLPTower")
-    for model in (int_tower(), int_tower(interaction="dot"), *map(small_model, others)):
+    for model in (int_tower(), int_tower(interaction="dot"), *map(small_model, ["DSSM", *SUCCESSORS])):
         nn.init.constant_(model.output_bias, 0.25)
         heads = Heads(model)
         with torch.no_grad():

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, distribution_to_json
 
-from reproduction.plans import TABLE_2, table_2_run
+from reproduction.plans import EVERY, table_2_run
 from reproduction.runs import Run
 
 Space = dict[str, BaseDistribution]
@@ -39,6 +39,9 @@ SHARED: Space = {
 _OF_ONE_LAYER = {"lr": _log(3e-4, 0.3)}  # which learns slowest by far
 _TEMPERATURE = {"initial_temperature": _log(0.02, 1)}
 _CIR = {"cir_weight": _one_of(0.0, 0.03, 0.1, 0.3, 1.0, 3.0), "cir_temperature": _log(0.03, 0.5)}
+_CROSSES = {"cross_num": _one_of(1, 2, 3, 4)}
+_HEADS = {"user_head": _one_of(1, 2, 4, 8), "item_head": _one_of(1, 2, 4, 8)}
+_FUSION = {"fusion_heads": _one_of(1, 2, 4, 8)}
 OWN: dict[str, Space] = {
     "LR": _OF_ONE_LAYER,
     "StatisticsLR": _OF_ONE_LAYER,
@@ -51,12 +54,17 @@ OWN: dict[str, Space] = {
         "alignment_weight": _log(0.01, 10),
     },
     "COLD": {"groups": _one_of("all", "fields")},
-    "DCN": {"cross_num": _one_of(1, 2, 3, 4), "cross_parameterization": _one_of("vector", "matrix")},
+    "DCN": _CROSSES | {"cross_parameterization": _one_of("vector", "matrix")},
+    "DCNv2": _CROSSES,
     "AutoInt": {"att_layer_num": _one_of(1, 2, 3), "att_head_num": _one_of(1, 2, 4)},
+    "HIT": _HEADS | {"generator_weight": _log(1e-3, 10)},
+    "PolyEncoder": {"num_codes": _one_of(2, 4, 8, 16, 32), "code_temperature": _log(0.01, 10)},
+    "MVKE": {"num_kernels": _one_of(2, 3, 4, 5)},
+    "FinalMLP": _FUSION,
+    "FinalMLPTower": _FUSION,
     "IntTower": {
         **_CIR,
-        "user_head": _one_of(1, 2, 4, 8),
-        "item_head": _one_of(1, 2, 4, 8),
+        **_HEADS,
         "levels": _one_of("all", "last"),
         "fe_input": _one_of("output", "input"),
         "fe_scale": _one_of("sum", "mean"),
@@ -81,7 +89,7 @@ def as_json(space: Space) -> dict:
 
 def defaults_of(model: str, dataset: str, protocol: str) -> dict:
     """With what table 2 trains a model where nothing was searched: the first trial of each search."""
-    run = table_2_run(dataset, protocol, model) if model in TABLE_2 else Run(dataset, protocol, model)
+    run = table_2_run(dataset, protocol, model) if model in EVERY else Run(dataset, protocol, model)
     settings = run.settings()
     return {name: getattr(settings, name) for name in space_of(model)}
 
