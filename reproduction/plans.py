@@ -34,14 +34,6 @@ REFERENCE = "IntTower"  # what all others are compared with
 BASE = "DSSM"  # what RelaImpr is measured from
 # Which score a pair and keep nothing of an item.
 RANKING_MODELS = {"COLD", "WDL", "DeepFM", "DCN", "AutoInt", "DCNv2", "FinalMLP"}
-    "COLD",
-    "WDL",
-    "DeepFM",
-    "DCN",
-    "AutoInt",
-    "DCNv2",
-    "FinalMLP",
-}  # which score a pair and keep nothing of an item
 NAMES = {
     "StatisticsLR": "LR on statistics",
     "DSSM": "Two-Tower (DSSM)",
