@@ -46,7 +46,7 @@ class ModelSettings:
     )
     user_head: int = option(4, "IntTower, HIT: heads of each user level")
     item_head: int = option(4, "IntTower, HIT: heads of the item")
-    field_dim: int = option(16, "IntTower, HIT, PolyEncoder: size of a head")
+    field_dim: int = option(16, "IntTower, HIT: size of a head")
     levels: str = option("all", "IntTower: user levels that are scored: all, last, or indices like 0,2", type=levels)
     fe_input: str = option("output", "IntTower: what of a layer the FE-Block projects", choices=FE_INPUTS)
     fe_scale: str = option(
@@ -83,6 +83,7 @@ class ModelSettings:
         "paper", "HIT: as the paper means it, or with the released code's sign and scale", choices=GENERATOR_LOSSES
     )
     num_codes: int = option(8, "PolyEncoder: vectors of a user")
+    code_dim: int = option(64, "PolyEncoder: size of a vector")
     code_temperature: float = option(1.0, "PolyEncoder: temperature of the item's attention to them")
     num_kernels: int = option(3, "MVKE: experts for users")
     fusion_heads: int = option(2, "FinalMLP, FinalMLPTower: heads of the bilinear form; they divide the last width")
@@ -95,7 +96,15 @@ class ModelSettings:
         if min(self.hidden_units, default=0) < 1:
             raise UserError(f"--hidden-units: expected widths of at least 1, got {list(self.hidden_units)}.")
         parse_levels(self.levels, len(self.hidden_units))
-        for name in ("cross_num", "att_layer_num", "att_head_num", "num_codes", "num_kernels", "fusion_heads"):
+        for name in (
+            "cross_num",
+            "att_layer_num",
+            "att_head_num",
+            "num_codes",
+            "code_dim",
+            "num_kernels",
+            "fusion_heads",
+        ):
             if getattr(self, name) < 1:
                 raise UserError(f"{flag_name(name)}: expected 1 or more, got {getattr(self, name)}.")
         if min(self.field_dim, self.user_head, self.item_head) < 1:

@@ -65,7 +65,7 @@ class HIT(Estimator):
 
     Args:
         user_feature_columns, item_feature_columns: the columns of each tower.
-        field_dim, user_head, item_head: size K and numbers H, G of the heads.
+        field_dim, user_head, item_head: size K and numbers H, G of the heads; the paper's are 2 and 2.
         generator_weight: share of the generators' loss.
         generator_loss: "paper", or "released" for the sign and the scale of the released code.
         init_std: standard deviation of the initial embeddings.
@@ -83,8 +83,8 @@ class HIT(Estimator):
         device: str | torch.device = "cpu",
         dnn_hidden_units: tuple[int, ...] = (300, 300, 128),
         field_dim: int = 16,
-        user_head: int = 2,
-        item_head: int = 2,
+        user_head: int = 4,
+        item_head: int = 4,
         generator_weight: float = 0.1,
         generator_loss: str = "paper",
         init_std: float = 0.01,

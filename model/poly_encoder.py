@@ -65,7 +65,7 @@ class PolyEncoder(Estimator):
 
     Args:
         user_feature_columns, item_feature_columns: the columns of each tower.
-        field_dim: size K of the vectors.
+        code_dim: size K of the vectors.
         num_codes: of the user's vectors, C.
         code_temperature: of the item's attention; the paper's is 1.
         init_std: standard deviation of the initial embeddings.
@@ -80,20 +80,20 @@ class PolyEncoder(Estimator):
         dnn_dropout: float = 0.3,
         device: str | torch.device = "cpu",
         dnn_hidden_units: tuple[int, ...] = (300, 300, 128),
-        field_dim: int = 64,
+        code_dim: int = 64,
         num_codes: int = 8,
         code_temperature: float = 1.0,
         init_std: float = 0.01,
     ):
         super().__init__([*user_feature_columns, *item_feature_columns], task)
         check_hidden_units(dnn_hidden_units)
-        if min(num_codes, field_dim) < 1:
-            raise UserError(f"num_codes: expected 1 or more, got {num_codes} of size {field_dim}.")
+        if min(num_codes, code_dim) < 1:
+            raise UserError(f"num_codes: expected 1 or more, got {num_codes} of size {code_dim}.")
         if not 0 < code_temperature < math.inf:
             raise UserError(f"code_temperature: expected a number above 0, got {code_temperature}.")
-        codes = num_codes, field_dim
+        codes = num_codes, code_dim
         self.user_tower = UserTower(user_feature_columns, dnn_hidden_units, dnn_dropout, codes, init_std)
-        item_units = (*dnn_hidden_units, field_dim)
+        item_units = (*dnn_hidden_units, code_dim)
         self.item_tower = Tower(item_feature_columns, item_units, dnn_dropout, init_std, linear_output=True)
         self.similarity = SoftMaxSim(num_codes, code_temperature)
         self.user_feature_names = self.user_tower.embedding.feature_names

@@ -233,7 +233,7 @@ def test_init_std_is_the_spread_of_every_table(name):
         (["IntTower"], {"item": [varlen("genres")]}, "cir_weight: expected a SparseFeat with the item's id"),
         (["HIT"], {"generator_weight": -1.0}, "generator_weight: expected a number of at least 0, got -1.0"),
         (["HIT"], {"generator_loss": "x"}, "generator_loss: expected one of paper, released, got 'x'"),
-        (["HIT"], {"item_head": 0}, "heads: expected 1 or more, got 2 x 0 heads of size 16"),
+        (["HIT"], {"item_head": 0}, "heads: expected 1 or more, got 4 x 0 heads of size 16"),
         (["PolyEncoder"], {"num_codes": 0}, "num_codes: expected 1 or more, got 0 of size 64"),
         (["PolyEncoder"], {"code_temperature": 0.0}, "code_temperature: expected a number above 0, got 0.0"),
         (["MVKE"], {"num_kernels": 0}, "num_kernels: expected 1 or more, got 0"),

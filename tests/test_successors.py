@@ -66,14 +66,14 @@ def test_a_poly_encoders_score_weighs_each_product_by_the_softmax_of_all():
 
 
 def test_a_poly_encoder_near_temperature_0_is_the_maxsim_of_an_item_with_the_codes():
-    model = small_model("PolyEncoder", num_codes=3, field_dim=4, code_temperature=1e-6).eval()
+    model = small_model("PolyEncoder", num_codes=3, code_dim=4, code_temperature=1e-6).eval()
     features = random_features(ALL_COLUMNS, 6)
     user_BCK, item_B1K = model.encode_user(features)[0].view(6, 3, 4), model.encode_item(features)[0].view(6, 1, 4)
     torch.testing.assert_close(model(features), plain_maxsim(item_B1K, user_BCK) + model.output_bias)
 
 
 def test_a_code_finds_the_mean_of_a_users_tokens_weighed_by_their_products_with_it():
-    model = small_model("PolyEncoder", num_codes=2, field_dim=4).eval()
+    model = small_model("PolyEncoder", num_codes=2, code_dim=4).eval()
     features = random_features(user_columns(), 5)
     tower = model.user_tower
     fields_BFD, dense_BN = tower.embedding(features)
