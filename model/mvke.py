@@ -10,7 +10,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from model.dssm import Tower
 from model.estimator import Estimator
 from model.IntTower import DotProduct
 from model.layers import MLP, FieldEmbedding, check_hidden_units, concatenate
@@ -76,16 +75,17 @@ class MVKE(Estimator):
         if num_kernels < 1:
             raise UserError(f"num_kernels: expected 1 or more, got {num_kernels}.")
         self.experts = Experts(user_feature_columns, num_kernels, dnn_hidden_units, dnn_dropout, init_std)
-        self.item_tower = Tower(item_feature_columns, dnn_hidden_units, dnn_dropout, init_std, linear_output=True)
+        self.item_embedding = FieldEmbedding(item_feature_columns, init_std)
+        self.item_mlp = MLP(self.item_embedding.output_dim, dnn_hidden_units, dnn_dropout, linear_output=True)
         width = self.experts.embedding.embedding_dim
         tag = next((c for c in as_columns(item_feature_columns) if isinstance(c, SparseFeat)), None)
         if tag is None or tag.embedding_dim != width:
             got = "none" if tag is None else f"{tag.name!r} of {tag.embedding_dim}"
             raise UserError(f"item tower: expected a SparseFeat of embedding_dim {width}, the users', got {got}.")
-        self.tag = tag
+        self.tag = self.item_embedding.field_names.index(tag.name)
         self.similarity = DotProduct()
         self.user_feature_names = self.experts.embedding.feature_names
-        self.item_feature_names = self.item_tower.embedding.feature_names
+        self.item_feature_names = self.item_embedding.feature_names
         self.to(device)
 
     @property
@@ -99,9 +99,11 @@ class MVKE(Estimator):
 
     def encode_item(self, features: dict[str, Tensor]) -> list[Tensor]:
         """The item's vector once for each kernel, times its gate, one tensor (B, J * W)."""
-        tag_BD = self.item_tower.embedding.table(self.tag.embedding_name)(features[self.tag.name])
+        fields_BFD, dense_BN = self.item_embedding(features)
+        tag_BD = fields_BFD[:, self.tag]
         gate_BJ = (tag_BD @ self.experts.kernels.T / math.sqrt(tag_BD.shape[1])).softmax(1)
-        return [(gate_BJ[:, :, None] * self.item_tower(features)[:, None]).flatten(1)]
+        vector_BW = self.item_mlp(concatenate(fields_BFD, dense_BN))[-1]
+        return [(gate_BJ[:, :, None] * vector_BW[:, None]).flatten(1)]
 
     def score(self, user: list[Tensor], item: list[Tensor]) -> Tensor:
         """Logits (B,) of encoded pairs; one user or one item row meets every row of the other side."""

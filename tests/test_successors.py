@@ -99,8 +99,9 @@ def test_a_kernel_gives_its_expert_the_fields_weighed_by_their_products_with_it(
 def test_mvke_folded_into_one_product_is_the_items_vector_times_the_experts_that_its_gate_mixes():
     model = small_model("MVKE", num_kernels=3).eval()
     features = random_features(ALL_COLUMNS, 6)
-    experts_BJW, vector_BW = model.experts(features), model.item_tower(features)
-    tag_BD = model.item_tower.embedding.table("movie_id")(features["movie_id"])
+    fields_BFD, dense_BN = model.item_embedding(features)
+    vector_BW = model.item_mlp(torch.cat([fields_BFD.flatten(1), dense_BN], dim=1))[-1]
+    experts_BJW, tag_BD = model.experts(features), model.item_embedding.table("movie_id")(features["movie_id"])
     gate_BJ = (tag_BD @ model.experts.kernels.T / 2).softmax(1)
     mixed_BW = (gate_BJ[:, :, None] * experts_BJW).sum(1)
     torch.testing.assert_close(model(features), (mixed_BW * vector_BW).sum(1) + model.output_bias)
