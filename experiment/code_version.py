@@ -19,6 +19,7 @@ LOOP = (
     "training/predict.py",
     "training/metrics.py",
     "training/schedule.py",
+    "training/sharding.py",
 )
 FOLLOWED = ("model", "preprocessing.utils")
 

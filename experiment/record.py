@@ -28,7 +28,7 @@ from training.checkpoint import ENCODERS_CHECKSUM, load_checkpoint, weights_chec
 from training.distributed import num_processes
 from training.memory import peak_gpu_memory_bytes, peak_memory_bytes
 from training.metrics import auc
-from training.trainer import Trainer
+from training.trainer import ROWWISE_ADAGRAD, Trainer
 
 EARLIER_ROWS = (0, 1, 5, 10, 20, 50, 100, 200)  # where the parts of the test rows begin, by their users' earlier rows
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "deepctr-torch")
@@ -63,7 +63,7 @@ def make_record(
         test_logits: (N,).
     """
     progress, model = trainer.progress, trainer.model
-    return {
+    record = {
         "dataset": data.name,
         "synthetic": data.synthetic,
         "source": Path(data.source).name,
@@ -90,7 +90,7 @@ def make_record(
         "train_seconds": progress.seconds,
         "samples_per_second": progress.epoch * len(data.train) / progress.seconds,
         "evaluation_seconds": evaluation_seconds,
-        "num_parameters": sum(p.numel() for p in model.parameters()),
+        "num_parameters": trainer.num_parameters(),
         "peak_memory_bytes": peak_memory_bytes(),
         "peak_gpu_memory_bytes": peak_gpu_memory_bytes(trainer.device),
         "device": str(trainer.device),
@@ -98,9 +98,13 @@ def make_record(
         "num_processes": num_processes(),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
         "git": git_state(),
-        "weights": weights_checksum(model.state_dict()),
+        "weights": weights_checksum(trainer.whole(model.state_dict())),
         "history": progress.history,
     }
+    if trainer.sharded:
+        record["sharded"] = {"tables": list(trainer.sharded), "optimizer": ROWWISE_ADAGRAD}
+        record["versions"]["torchrec"] = metadata.version("torchrec")
+    return record
 
 
 def write_record(folder: Path, record: dict, test_logits: np.ndarray) -> None:

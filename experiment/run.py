@@ -29,10 +29,10 @@ from preprocessing.sources import stands_in
 from preprocessing.tables import Dataset
 from training import CHECKPOINT
 from training.device import resolve_device
-from training.distributed import gather_objects
+from training.distributed import gather_objects, num_processes
 from training.metrics import evaluate
 from training.schedule import cosine
-from training.trainer import Trainer
+from training.trainer import ROWWISE_ADAGRAD, Trainer
 
 
 def train_and_record(settings: TrainingSettings, data: Dataset, model: nn.Module) -> tuple[dict, Path]:
@@ -98,7 +98,10 @@ def make_trainer(settings: TrainingSettings, data: Dataset, model: nn.Module, fo
         before_checkpoint=replace_older_run,
         amp=torch.bfloat16 if settings.amp == "bf16" else None,
         compiled=settings.compile,
+        shard_rows=settings.shard_embeddings,
     )
+    if trainer.sharded:
+        print(f"on all {num_processes()} processes, trained by {ROWWISE_ADAGRAD}: {', '.join(trainer.sharded)}")
     if settings.resume and (folder / CHECKPOINT).exists():
         trainer.restore()  # refuses another run's checkpoint
         if is_first_process():

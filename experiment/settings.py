@@ -177,7 +177,11 @@ LATER = {
     "att_head_num": 2,
     "amp": "off",
     "compile": False,
+    "shard_embeddings": 0,
 }
+
+# What requirements-sharding.txt brings, by the names under which it is imported.
+SHARDING = ("torchrec", "fbgemm_gpu", "tensordict", "pyvers", "pyre_extensions", "typing_inspect", "mypy_extensions")
 
 
 @dataclass
@@ -218,6 +222,9 @@ class TrainingSettings(ModelSettings):
     overwrite: bool = option(False, "replace the run that stands in the folder")
     amp: str = option("off", "bf16: steps compute in bfloat16 where that is safe; losses stay in float32", choices=AMP)
     compile: bool = option(False, "have torch.compile make the steps; it takes a minute at the start")
+    shard_embeddings: int = option(
+        0, "deal embedding tables of more rows than this out to all processes (TorchRec, row-wise Adagrad); 0: none"
+    )
     tensorboard: bool = option(False, "also write each epoch for `tensorboard --logdir runs`")
 
     TUNED: ClassVar[str | None] = None  # the data on which --preset tuned was searched, as results/tuned/ names them
@@ -247,6 +254,7 @@ class TrainingSettings(ModelSettings):
         super().check()
         least = {"epochs": 1, "patience": 1, "batch_size": 2, "embedding_dim": 1, "seed": 0, "split_seed": 0}
         least |= {"l2_embedding": 0, "checkpoint_seconds": 0, "validate_every": 0, "label_delay": 0}
+        least |= {"shard_embeddings": 0}
         for name, minimum in least.items():
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= minimum):
@@ -277,6 +285,13 @@ class TrainingSettings(ModelSettings):
         if self.compile and self.device in ("auto", "cpu") and shutil.which(compiler) is None:
             raise UserError(
                 f"--compile: expected the compiler {compiler}, got none; install it, or leave the flag out."
+            )
+        if self.shard_embeddings and self.compile:
+            raise UserError("--shard-embeddings, --compile: expected one of them, got both.")
+        if self.shard_embeddings and (missing := [name for name in SHARDING if not importlib.util.find_spec(name)]):
+            raise UserError(
+                f"--shard-embeddings: expected TorchRec and what it needs, got no {' and no '.join(missing)}; "
+                "pip install --no-deps -r requirements-sharding.txt, or leave the flag out."
             )
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise UserError(

@@ -70,7 +70,7 @@ class FieldEmbedding(nn.Module):
         dense_BN = torch.cat(dense, dim=1) if dense else None
         return fields_BFD, dense_BN
 
-    def table(self, embedding_name: str) -> nn.Embedding:
+    def table(self, embedding_name: str) -> "Embedding":
         """The embedding table of that name."""
         return self.tables[self.table_index[embedding_name]]
 
@@ -80,7 +80,7 @@ class FieldEmbedding(nn.Module):
         if column.length_name is not None:
             position_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
             ids_BT = ids_BT.masked_fill(position_T >= features[column.length_name].view(-1, 1), 0)
-        return functional.embedding_bag(ids_BT, table.weight, mode=column.combiner, padding_idx=0)
+        return table.pooled(ids_BT, column.combiner)
 
 
 class Embedding(nn.Embedding):
@@ -90,6 +90,10 @@ class Embedding(nn.Embedding):
         if self.weight.device.type != "cpu" or self.padding_idx is not None or not torch.is_grad_enabled():
             return super().forward(ids)
         return _Rows.apply(self.weight, ids.reshape(-1)).view(*ids.shape, -1)
+
+    def pooled(self, ids_BT: Tensor, mode: str) -> Tensor:
+        """The rows of each list of ids, but for the padding, 0, as one: (B, D); zeros for an empty list."""
+        return functional.embedding_bag(ids_BT, self.weight, mode=mode, padding_idx=0)
 
 
 class _Rows(torch.autograd.Function):
@@ -106,7 +110,7 @@ class _Rows(torch.autograd.Function):
         return grad.new_zeros(ctx.num_rows, grad.shape[1]).index_add_(0, ids, grad), None
 
 
-def embedding_table(vocabulary_size: int, width: int, init_std: float, padded: bool = False) -> nn.Embedding:
+def embedding_table(vocabulary_size: int, width: int, init_std: float, padded: bool = False) -> Embedding:
     """A table of normal entries; where it is padded, the row of id 0 is zero and gets no gradient."""
     table = Embedding(vocabulary_size, width, padding_idx=0 if padded else None)
     nn.init.normal_(table.weight, std=init_std)

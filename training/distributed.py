@@ -7,6 +7,7 @@ add up to what one process would have. Where a process is alone, every function 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -114,10 +115,13 @@ class BatchNorm(nn.BatchNorm1d):
         return normal_BW if self.weight is None else normal_BW * self.weight + self.bias
 
 
-def share_model(model: nn.Module, device: torch.device) -> nn.Module:
+def share_model(model: nn.Module, device: torch.device, own: Iterable[str] = ()) -> nn.Module:
     """The model as a step of all processes calls it: gradients are averaged, batch norms see the whole batch.
 
     The parameters are the model's own, those of the first process to begin with.
+
+    Args:
+        own: names of what each process has for itself, and keeps.
     """
     if num_processes() == 1:
         return model
@@ -126,6 +130,7 @@ def share_model(model: nn.Module, device: torch.device) -> nn.Module:
         if type(module) is nn.BatchNorm1d:
             module.__class__ = BatchNorm
     wrapper = nn.parallel.DistributedDataParallel
+    wrapper._set_params_and_buffers_to_ignore_for_model(model, own)
     # Buffers are the same everywhere; torch 2.13 has another name for leaving them alone.
     named = inspect.signature(wrapper).parameters
     buffers = {"forward_sync_buffers" if "forward_sync_buffers" in named else "broadcast_buffers": False}

@@ -6,24 +6,31 @@ import torch
 from torch import Tensor, nn
 
 from preprocessing.tables import Lookup, Table
+from training.distributed import gather_objects
 
 EVALUATION_BATCH = 16384  # rows that are encoded, or scored by `forward`, at once
 PAIR_CHUNK = 4096  # pairs of cached vectors that are scored at once; more fall out of the processor's cache
 WIDE_USER = 4096  # numbers in one user's vectors from which pairs are scored user by user (measured on a CPU)
 
 
-def predict(model: nn.Module, table: Table, device: str | torch.device = "cpu") -> np.ndarray:
+def predict(model: nn.Module, table: Table, device: str | torch.device = "cpu", together: bool = False) -> np.ndarray:
     """Logits of a table's rows, (N,) float32, in evaluation mode.
 
     A two-tower model is evaluated decoupled: each distinct user and item is encoded once, then the pairs are
     scored. The result equals `predict_jointly` to float tolerance.
+
+    Args:
+        together: all processes call it, each with a table of its own, none of them empty, and call the model equally
+            often: where embedding tables are sharded, a look-up is an exchange.
     """
     decoupled = is_two_tower(model) and len(table) > 0
-    return predict_decoupled(model, table, device) if decoupled else predict_jointly(model, table, device)
+    return (predict_decoupled if decoupled else predict_jointly)(model, table, device, together)
 
 
 @torch.inference_mode()
-def predict_decoupled(model: nn.Module, table: Table, device: str | torch.device = "cpu") -> np.ndarray:
+def predict_decoupled(
+    model: nn.Module, table: Table, device: str | torch.device = "cpu", together: bool = False
+) -> np.ndarray:
     """Logits (N,) by `encode_user` and `encode_item` of what is distinct, then `score` of the pairs.
 
     All items' vectors are held at once, as a server holds them; users come and go in batches.
@@ -31,7 +38,8 @@ def predict_decoupled(model: nn.Module, table: Table, device: str | torch.device
     model.eval()
     first_of_item, item_of_row = distinct_rows(_of_tower(model.item_feature_names, table))
     encoded = [
-        model.encode_item(_features(model.item_feature_names, table, rows, device)) for rows in _batches(first_of_item)
+        model.encode_item(_features(model.item_feature_names, table, rows, device))
+        for rows in _as_many(_batches(first_of_item), together)
     ]
     items = [torch.cat(level) for level in zip(*encoded, strict=True)]
     first_of_user, user_of_row = distinct_rows(_of_tower(model.user_feature_names, table))
@@ -41,8 +49,10 @@ def predict_decoupled(model: nn.Module, table: Table, device: str | torch.device
     rows_before = rows_per_user.cumsum(0) - rows_per_user
     logits = torch.empty(len(table), device=device)
     num_users = 0
-    for batch in _batches(first_of_user):
+    for batch in _as_many(_batches(first_of_user), together):
         users = model.encode_user(_features(model.user_feature_names, table, batch, device))
+        if num_users == len(rows_per_user):  # they were encoded for the sake of the others
+            continue
         counts = rows_per_user[num_users : num_users + len(batch)]
         rows = order[rows_before[num_users] :][: counts.sum()].to(device)
         item = torch.from_numpy(item_of_row)[rows.cpu()].to(device)
@@ -67,11 +77,13 @@ def _score_user_by_user(
 
 
 @torch.inference_mode()
-def predict_jointly(model: nn.Module, table: Table, device: str | torch.device = "cpu") -> np.ndarray:
+def predict_jointly(
+    model: nn.Module, table: Table, device: str | torch.device = "cpu", together: bool = False
+) -> np.ndarray:
     """Logits (N,) by the model's `forward`: every row's user and item are encoded anew."""
     model.eval()
     logits = torch.empty(len(table), device=device)
-    for i in range(0, len(table), EVALUATION_BATCH):
+    for i in _as_many([*range(0, len(table), EVALUATION_BATCH)], together):
         rows = slice(i, i + EVALUATION_BATCH)
         logits[rows] = model({name: values.to(device) for name, values in table.batch(rows).items()})
     return logits.cpu().numpy()
@@ -88,6 +100,16 @@ def _of_tower(names: list[str], table: Table) -> dict[str, Tensor | Lookup]:
 
 def _features(names: list[str], table: Table, rows: np.ndarray, device: str | torch.device) -> dict[str, Tensor]:
     return {name: table.features[name][rows].to(device) for name in names}
+
+
+def _as_many(batches: list, together: bool) -> list:
+    """The batches, and the first one again until every process has as many.
+
+    The other way to have no process wait for one that is done, each sharded table whole on all of them for the time of
+    an evaluation, would take the memory that sharding saves.
+    """
+    most = max(gather_objects(len(batches))) if together else len(batches)
+    return batches + batches[:1] * (most - len(batches))
 
 
 def _batches(first: np.ndarray) -> list[np.ndarray]:

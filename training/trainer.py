@@ -43,6 +43,8 @@ from training.signals import catch_signals
 # processes cannot stop between, so they look more often where batches take long.
 LOOK, LOOK_SECONDS = 16, 2.0
 
+ROWWISE_ADAGRAD = "row-wise Adagrad"  # trains the tables that all processes share (training/sharding.py)
+
 
 class Trainer:
     """Fit a model on one table, stop early on the AUC of another, and predict.
@@ -78,6 +80,8 @@ class Trainer:
         amp: what a step computes in where that is safe, such as torch.bfloat16; losses stay in float32, and so does
             whatever is validated, kept and served.
         compiled: have torch.compile make the step's forward and backward.
+        shard_rows: embedding tables of more rows are dealt out to all processes, and row-wise Adagrad trains them in
+            the optimiser's place; see training/sharding.py. 0: none.
     """
 
     def __init__(
@@ -103,8 +107,14 @@ class Trainer:
         before_checkpoint: Callable[[], None] | None = None,
         amp: torch.dtype | None = None,
         compiled: bool = False,
+        shard_rows: int = 0,
     ):
         self.device = torch.device(device)
+        self.sharded = {}  # the tables that are dealt out, by their weights' names
+        if shard_rows:
+            from training.sharding import shard_tables  # which imports TorchRec: seconds, and few have it
+
+            self.sharded = shard_tables(model, shard_rows, self.device, learning_rate, 2 * l2_embedding)
         self.model = model.to(self.device)
         self.batch_size = batch_size
         self.seed = seed
@@ -128,7 +138,7 @@ class Trainer:
         self.schedule = schedule
         self.learning_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.amp = amp
-        self._step_model = share_model(self.model, self.device)
+        self._step_model = share_model(self.model, self.device, self.sharded)
         if compiled:
             self._step_model = torch.compile(self._step_model)
         if rank():
@@ -283,6 +293,8 @@ class Trainer:
     def _set_learning_rates(self, done: float) -> None:
         if self.schedule is not None:
             factor = self.schedule(done)
+            for table in self.sharded.values():
+                table.scale_learning_rate(factor)
             for group, learning_rate in zip(self.optimizer.param_groups, self.learning_rates, strict=True):
                 group["lr"] = learning_rate * factor
 
@@ -332,7 +344,10 @@ class Trainer:
         """Logits of a table's rows, (N,) float32, in evaluation mode; see training/predict.py."""
         if num_processes() == 1:
             return predict(self.model, table, self.device)
-        own = predict(self.model, table.part(own_rows(np.arange(len(table)))), self.device)
+        together = bool(self.sharded)
+        if together and len(table) < num_processes():  # not a row for each: each has them all
+            return predict(self.model, table, self.device, together)
+        own = predict(self.model, table.part(own_rows(np.arange(len(table)))), self.device, together)
         return gather_rows(torch.from_numpy(own).to(self.device))[0].cpu().numpy()
 
     def _stop(self) -> None:
@@ -347,12 +362,14 @@ class Trainer:
         state = {
             "identity": self.identity,
             "progress": vars(self.progress),
-            "model": self.model.state_dict(),
-            "best_model": self.best_weights,
+            "model": self.whole(self.model.state_dict()),
+            "best_model": self.whole(self.best_weights),
             "optimizer": self.optimizer.state_dict(),
         }
         if self.average:
-            state["average"] = self.average.state()
+            state["average"] = self.average.state() | {"weights": self.whole(self.average.weights)}
+        if self.sharded:
+            state["sharded"] = {name: table.whole(table.squares) for name, table in self.sharded.items()}
         generators, *of_others = gather_objects(generator_states(self.device))
         state |= generators
         if of_others:
@@ -367,18 +384,36 @@ class Trainer:
             raise refused
         self.before_checkpoint = None
 
+    def num_parameters(self) -> int:
+        """How many numbers are trained, of all processes."""
+        tables = [table.num_embeddings * table.embedding_dim for table in self.sharded.values()]
+        return sum(parameter.numel() for parameter in self.model.parameters()) + sum(tables)
+
+    def whole(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of which sharded tables are whole, on the first process; all of them call it."""
+        tables = {name: table.whole(weights[name]) for name, table in self.sharded.items() if name in weights}
+        return weights | tables if tables else weights
+
+    def _own(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The opposite: weights of which sharded tables are this process's rows."""
+        tables = {name: table.own(weights[name]) for name, table in self.sharded.items() if name in weights}
+        return weights | tables if tables else weights
+
     def restore(self) -> None:
         """Take up the state of the run directory's checkpoint, if it has one; raises UserError if it is another's."""
         if self.checkpoint_path is None or not self.checkpoint_path.exists():
             return
-        state = load_checkpoint(self.checkpoint_path, self.identity, self.device)
+        # A GPU may have no room for a whole table.
+        state = load_checkpoint(self.checkpoint_path, self.identity, "cpu" if self.sharded else self.device)
         try:
             self.progress = Progress(**state["progress"])
-            self.model.load_state_dict(state["model"])
-            self.best_weights = state["best_model"]
+            self.model.load_state_dict(self._own(state["model"]))
+            self.best_weights = self._own(state["best_model"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.average:
-                self.average.restore(state["average"])
+                self.average.restore(state["average"] | {"weights": self._own(state["average"]["weights"])})
+            for name, table in self.sharded.items():
+                table.squares.copy_(table.own(state["sharded"][name]))
         except (RuntimeError, TypeError, KeyError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
