@@ -1,9 +1,12 @@
 """What two processes that train one model make of two cores: samples/s, and the share of a step that they wait.
 
     python -m benchmark.processes
+    python -m benchmark.processes --data data/alibaba-full
 
 Steps of IntTower on generated rows of MovieLens's columns, one thread a process: one process alone; two that have half
-of the batch each and exchange nothing, which is what their cores could do; and two that train together.
+of the batch each and exchange nothing, which is what their cores could do; and two that train together. With --data
+the steps are on rows of those files, and two processes train together once with every embedding table whole on both,
+and once with the large ones sharded (training/sharding.py).
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from experiment.settings import check_torchrec
 from preprocessing.command import Parser, exit_code, positive, read_command_line
+from preprocessing.sources import alibaba_files
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -21,7 +26,15 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--user-ids", type=positive, nargs="+", default=[6040, 1_000_000], help="rows of the largest embedding table"
     )
-    return parser.parse_args(words)
+    parser.add_argument("--data", metavar="DIR", help="Alibaba files, in the place of the generated rows")
+    parser.add_argument(
+        "--shard-embeddings", type=positive, default=100_000, help="with --data: as for the training script"
+    )
+    arguments = parser.parse_args(words)
+    if arguments.data is not None:
+        alibaba_files(arguments.data)
+        check_torchrec()
+    return arguments
 
 
 if __name__ == "__main__":
@@ -32,66 +45,105 @@ import signal
 import socket
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import distributed, multiprocessing
+from torch import Tensor, distributed, multiprocessing
 
 from benchmark.threads import BATCH_SIZE, ITEM_COLUMNS, USER_COLUMNS, WARM_UP_STEPS, random_rows
 from model.IntTower import IntTower
+from preprocessing.alibaba import load_alibaba
 from preprocessing.inputs import SparseFeat
 from training.generators import seed_everything
 from training.group import process_group
 from training.memory import keep_freed_memory, peak_memory_bytes
-from training.trainer import Trainer
+from training.trainer import Trainer, epoch_batches
+
+BATCHES = 32  # of the files, in turn: the rows of one batch alone would stay in the processor's cache
 
 
-def train(process: int, count: int, together: bool, port: int, num_users: int, steps: int, folder: str) -> None:
+@dataclass
+class Rows:
+    """Some batches of a model's columns."""
+
+    user_columns: list
+    item_columns: list
+    features: dict[str, Tensor]
+    labels: Tensor
+
+
+def train(
+    process: int, count: int, together: bool, port: int, rows: Rows, shard_rows: int, steps: int, folder: str
+) -> None:
     """Leave the seconds of a step and the peak of memory in a file; for a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is told by the process that was called
     os.environ |= {"RANK": str(process), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     keep_freed_memory()
     num_rows = BATCH_SIZE // count
-    seed_everything(process)
-    features, labels = random_rows(num_rows, num_users)
+    seed_everything(0)
     with process_group(torch.device("cpu")):
-        user_columns = [SparseFeat("user_id", num_users, 32), *USER_COLUMNS[1:]]
-        model = IntTower(user_columns, ITEM_COLUMNS)
+        model = IntTower(rows.user_columns, rows.item_columns)
         if not together:  # they start together, and then are alone
             distributed.barrier()
             distributed.destroy_process_group()
-        trainer, of_batch = Trainer(model), BATCH_SIZE if together else num_rows
+        trainer, of_batch = Trainer(model, shard_rows=shard_rows), BATCH_SIZE if together else num_rows
         model.train()
-        for _ in range(WARM_UP_STEPS):
-            trainer.step(features, labels, of_batch)
+        starts = range(process * num_rows, len(rows.labels), BATCH_SIZE)
+
+        def step(number: int) -> None:
+            start = starts[number % len(starts)]
+            own = slice(start, start + num_rows)
+            trainer.step({name: values[own] for name, values in rows.features.items()}, rows.labels[own], of_batch)
+
+        for number in range(WARM_UP_STEPS):
+            step(number)
         start = time.perf_counter()
-        for _ in range(steps):
-            trainer.step(features, labels, of_batch)
+        for number in range(steps):
+            step(WARM_UP_STEPS + number)
         seconds = (time.perf_counter() - start) / steps
     Path(folder, str(process)).write_text(f"{seconds} {peak_memory_bytes()}")
 
 
-def measured(count: int, together: bool, num_users: int, steps: int) -> tuple[float, float]:
+def measured(count: int, together: bool, rows: Rows, steps: int, shard_rows: int = 0) -> tuple[float, float]:
     """Seconds of a step, the slowest process's, and the most memory that one took."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(train, (count, together, port, num_users, steps, folder), nprocs=count)
+        multiprocessing.spawn(train, (count, together, port, rows, shard_rows, steps, folder), nprocs=count)
         made = [list(map(float, Path(folder, str(process)).read_text().split())) for process in range(count)]
     return tuple(map(max, zip(*made, strict=True)))
+
+
+def rows_of_movielens(num_users: int) -> Rows:
+    """A batch of generated rows, of so many user ids."""
+    seed_everything(0)
+    return Rows(
+        [SparseFeat("user_id", num_users, 32), *USER_COLUMNS[1:]], ITEM_COLUMNS, *random_rows(BATCH_SIZE, num_users)
+    )
+
+
+def rows_of_alibaba(path: str) -> Rows:
+    """Batches of the training rows as training draws them."""
+    data = load_alibaba(alibaba_files(path))
+    rows = torch.from_numpy(epoch_batches(len(data.train), BATCHES * BATCH_SIZE, [0])[0])
+    return Rows(data.user_columns, data.item_columns, data.train.batch(rows), data.train.labels[rows])
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Print a line per number of processes and size of table."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a process inherits it before it imports torch
     print(f"cpu, {os.cpu_count()} cores, a thread per process, batch {BATCH_SIZE}, torch {torch.__version__}")
+    if arguments.data is not None:
+        compare_sharded(rows_of_alibaba(arguments.data), arguments.steps, arguments.shard_embeddings)
+        return
     print(f"{'user ids':>10}  {'processes':28}{'samples/s':>11}{'ms/step':>9}{'waiting':>9}{'MiB each':>10}")
     for num_users in arguments.user_ids:
         apart = None
         for name, count, together in (("1", 1, True), ("2, exchanging nothing", 2, False), ("2, together", 2, True)):
-            seconds, memory = measured(count, together, num_users, arguments.steps)
+            seconds, memory = measured(count, together, rows_of_movielens(num_users), arguments.steps)
             apart = seconds if not together else apart
             waiting = f"{1 - apart / seconds:.0%}" if together and count > 1 else "-"
             print(
@@ -99,6 +151,21 @@ def main(arguments: argparse.Namespace) -> None:
                 f"{memory / 2**20:>10,.0f}",
                 flush=True,
             )
+
+
+def compare_sharded(rows: Rows, steps: int, shard_rows: int) -> None:
+    """Print a line for one process, and for two with their tables whole and sharded."""
+    with torch.device("meta"):
+        parameters = IntTower(rows.user_columns, rows.item_columns, device="meta").parameters()
+    num_parameters = sum(parameter.numel() for parameter in parameters)
+    print(f"Alibaba's columns, {num_parameters:,} parameters; sharded are tables of more than {shard_rows:,} rows")
+    print(f"{'processes':28}{'samples/s':>11}{'ms/step':>9}{'MiB each':>10}")
+    for name, count, shard in (("1", 1, 0), ("2, every table whole", 2, 0), ("2, tables sharded", 2, shard_rows)):
+        seconds, memory = measured(count, True, rows, steps, shard)
+        print(
+            f"{name:28}{BATCH_SIZE / seconds:>11,.0f}{1000 * seconds:>9.1f}{memory / 2**20:>10,.0f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -184,6 +184,15 @@ LATER = {
 SHARDING = ("torchrec", "fbgemm_gpu", "tensordict", "pyvers", "pyre_extensions", "typing_inspect", "mypy_extensions")
 
 
+def check_torchrec() -> None:
+    """Raise UserError where a package is missing that --shard-embeddings needs."""
+    if missing := [name for name in SHARDING if importlib.util.find_spec(name) is None]:
+        raise UserError(
+            f"--shard-embeddings: expected TorchRec and what it needs, got no {' and no '.join(missing)}; "
+            "pip install --no-deps -r requirements-sharding.txt, or leave the flag out."
+        )
+
+
 @dataclass
 class TrainingSettings(ModelSettings):
     """What every training script lets a person choose."""
@@ -288,11 +297,8 @@ class TrainingSettings(ModelSettings):
             )
         if self.shard_embeddings and self.compile:
             raise UserError("--shard-embeddings, --compile: expected one of them, got both.")
-        if self.shard_embeddings and (missing := [name for name in SHARDING if not importlib.util.find_spec(name)]):
-            raise UserError(
-                f"--shard-embeddings: expected TorchRec and what it needs, got no {' and no '.join(missing)}; "
-                "pip install --no-deps -r requirements-sharding.txt, or leave the flag out."
-            )
+        if self.shard_embeddings:
+            check_torchrec()
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise UserError(
                 "--tensorboard: expected the package tensorboard, got none; "
