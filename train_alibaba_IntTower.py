@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from experiment.command import read_settings, run_script
 from experiment.flags import changed, option
 from experiment.settings import TrainingSettings
+from preprocessing.choices import check_memory
 from preprocessing.sources import CACHE_FOLDER, alibaba_files
 
 
@@ -21,6 +22,9 @@ class Settings(TrainingSettings):
 
     sample_rate: float = option(1.0, "share of users to keep, with all their rows")
     cache: bool = option(True, f"keep the encoded tables in {CACHE_FOLDER.parent.name}/{CACHE_FOLDER.name}/")
+    memory: float | None = option(
+        None, "GiB that building the tables may take: rows go through files then; else no bound"
+    )
     lr: float = changed(TrainingSettings, "lr", 1e-4)
     dropout: float = changed(TrainingSettings, "dropout", 0.5)
     epochs: int = changed(TrainingSettings, "epochs", 15)
@@ -28,12 +32,13 @@ class Settings(TrainingSettings):
     # A checkpoint of two million embeddings is more than a gigabyte.
     checkpoint_seconds: float = changed(TrainingSettings, "checkpoint_seconds", 600.0)
 
-    NOT_IN_RECORD = (*TrainingSettings.NOT_IN_RECORD, "cache")
-    NOT_IN_IDENTITY = (*TrainingSettings.NOT_IN_IDENTITY, "cache")
+    NOT_IN_RECORD = (*TrainingSettings.NOT_IN_RECORD, "cache", "memory")
+    NOT_IN_IDENTITY = (*TrainingSettings.NOT_IN_IDENTITY, "cache", "memory")
 
     def check(self) -> None:
         """Raise UserError for a number out of its range, or data that are not where they should be."""
         super().check()
+        check_memory(self.memory, self.statistics, self.cache)
         alibaba_files(self.data)
 
 
@@ -67,6 +72,7 @@ def load(settings: Settings) -> Dataset:
         label_delay=settings.label_delay,
         known=settings.known(),
         cache=CACHE_FOLDER if settings.cache else None,
+        memory=settings.memory,
     )
 
 

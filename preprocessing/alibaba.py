@@ -13,15 +13,24 @@ import numpy as np
 import pandas as pd
 
 from preprocessing.cache import cached, sha256_of_files
+from preprocessing.choices import check_memory
 from preprocessing.encode import NumberField, SparseField
 from preprocessing.errors import UserError
-from preprocessing.interactions import Fields, Interactions, check_protocol, data_fingerprint, encode_interactions
+from preprocessing.interactions import (
+    Coded,
+    Fields,
+    Interactions,
+    check_protocol,
+    data_fingerprint,
+    encode_interactions,
+)
 from preprocessing.known import Known
 from preprocessing.sources import AD_FEATURE, RAW_SAMPLE, USER_PROFILE, WHERE_ALIBABA_IS, packed_or_not
+from preprocessing.space import Column, InMemory, blocks, row_type
 from preprocessing.statistics import shaping, with_statistics
-from preprocessing.synthetic import load_probabilities, probabilities_in
+from preprocessing.synthetic import SAMPLE_PROBABILITIES, load_probabilities, probabilities_in
 from preprocessing.tables import Dataset
-from preprocessing.text_tables import check_zero_or_one, read_csv_blocks, table_of
+from preprocessing.text_tables import Numbered, check_zero_or_one, read_csv_blocks, table_of
 
 # As text_tables.read_csv_blocks takes them; the headers' surplus spaces do not count.
 FILES = {
@@ -65,6 +74,7 @@ def load_alibaba(
     label_delay: float = 0.0,
     known: Known | None = None,
     cache: str | Path | None = None,
+    memory: float | None = None,
 ) -> Dataset:
     """Read, join, split and encode the Alibaba display ads.
 
@@ -83,11 +93,13 @@ def load_alibaba(
         label_delay: seconds until a label is known, of online.
         known: of an earlier run, whose vocabularies these only add to.
         cache: a folder for the encoded tables, from which they are then read as memory-mapped files; None keeps none.
-    Raises UserError for whatever is wrong with the files.
+        memory: in GiB, what building the cache may take; None: all that it wants. The tables are the same.
+    Raises UserError for whatever is wrong with the files, and for too little memory.
     """
     check_protocol(protocol)
     if not 0 < sample_rate <= 1:
         raise UserError(f"--sample-rate: expected a share above 0 and of at most 1, got {sample_rate}.")
+    check_memory(memory, statistics, cache is not None)
     start = time.perf_counter()
     folder = Path(path)
     files = [packed_or_not(folder / name) for name in FILES]
@@ -100,8 +112,8 @@ def load_alibaba(
         sha256, protocol=protocol, split_seed=split_seed, sample_rate=sample_rate, **shaped_by
     )
 
-    def build() -> Dataset:
-        raw = read_alibaba(folder, strict_data, sample_rate)
+    def build(space: InMemory | None = None) -> Dataset:
+        raw = read_alibaba(folder, strict_data, sample_rate, space)
         return encode_interactions(
             *(raw, *fields_of(protocol, statistics), protocol, split_seed, embedding_dim, fingerprint),
             strict_data=strict_data,
@@ -110,7 +122,7 @@ def load_alibaba(
         )
 
     # What is refused with strict_data has its own cache, or the other's would be taken.
-    data = cached(cache, f"alibaba-{protocol}{'-checked' if strict_data else ''}", fingerprint, build)
+    data = cached(cache, f"alibaba-{protocol}{'-checked' if strict_data else ''}", fingerprint, build, memory)
     data.embedding_dim, data.source, data.seconds = embedding_dim, str(path), time.perf_counter() - start
     return data
 
@@ -121,9 +133,17 @@ def fields_of(protocol: str, statistics: str = "means") -> tuple[Fields, Fields]
     return with_statistics(protocol, statistics, USER_FIELDS, ITEM_FIELDS, user_groups=groups)
 
 
-def read_alibaba(folder: Path, strict_data: bool = False, sample_rate: float = 1.0) -> Interactions:
-    """Read the raw tables and join them by row; see `load_alibaba` for the arguments."""
-    users, times, ads, pids, clicks, rows = [], [], [], [], [], []
+def read_alibaba(
+    folder: Path, strict_data: bool = False, sample_rate: float = 1.0, space: InMemory | None = None
+) -> Interactions:
+    """Read the raw tables and join them by row; see `load_alibaba` for the arguments.
+
+    Args:
+        space: where the rows go.
+    """
+    space = space or InMemory()
+    columns = {name: space.column() for name in ("user", "ad", "pid", "click", "time", "row")}
+    users, ads, pids = Numbered(), Numbered(), Numbered()
     num_read = 0
     # The file says each click twice, as clk and as the opposite, nonclk.
     for block in read_csv_blocks(packed_or_not(folder / RAW_SAMPLE), FILES[RAW_SAMPLE], if_there={"nonclk": "int"}):
@@ -137,42 +157,54 @@ def read_alibaba(folder: Path, strict_data: bool = False, sample_rate: float = 1
                     f"{nonclk}; mend or remove the line."
                 )
         kept = np.flatnonzero(_is_sampled(block["user"].to_numpy(), sample_rate))
-        block_rows = (num_read + kept).astype(np.int32 if num_read + len(block) < 2**31 else np.int64)
+        block_rows = (num_read + kept).astype(row_type(num_read + len(block)))
         num_read += len(block)
         block = block.iloc[kept]
-        users.append(block["user"].to_numpy())
-        times.append(block["time_stamp"].to_numpy())
-        ads.append(block["adgroup_id"].to_numpy())
-        pids.append(block["pid"])
-        clicks.append(block["clk"].to_numpy(np.int8))
-        rows.append(block_rows)
-    user_of_row, user_ids = pd.factorize(np.concatenate(users))
-    ad_of_row, ad_ids = pd.factorize(np.concatenate(ads))
-    del users, ads
-    counts = {"rows_read": num_read, "rows_kept": len(user_of_row)}
+        pid = block["pid"].cat
+        of_block = {
+            "user": users.places(block["user"].to_numpy()),
+            "ad": ads.places(block["adgroup_id"].to_numpy()),
+            "pid": np.append(pids.places(pid.categories), np.int32(-1))[pid.codes],  # a missing one has the code -1
+            "click": block["clk"].to_numpy(np.int8),
+            "time": block["time_stamp"].to_numpy(),
+            "row": block_rows,
+        }
+        for name, values in of_block.items():
+            columns[name].append(values)
+    columns = {name: column.finish() for name, column in columns.items()}
+    counts = {"rows_read": num_read, "rows_kept": len(columns["row"])}
     user_frame, ad_frame = (
         table_of(
-            *(name, read_csv_blocks(packed_or_not(folder / name), FILES[name]), ids, of_row),
-            *(RAW_SAMPLE, counts, strict_data),
+            *(name, read_csv_blocks(packed_or_not(folder / name), FILES[name])),
+            *(found.ids.to_numpy(), found.num_rows, RAW_SAMPLE, counts, strict_data),
         )
-        for name, ids, of_row in ((USER_PROFILE, user_ids, user_of_row), (AD_FEATURE, ad_ids, ad_of_row))
+        for name, found in ((USER_PROFILE, users), (AD_FEATURE, ads))
     )
-    probabilities = load_probabilities(folder, num_read)
-    rows = np.concatenate(rows)
     return Interactions(
         name="alibaba",
         users=user_frame,
         items=ad_frame,
-        user_of_row=user_of_row.astype(np.int32),
-        item_of_row=ad_of_row.astype(np.int32),
-        labels=np.concatenate(clicks),
-        times=np.concatenate(times),
-        rows=rows,
-        context={"pid": pd.Series(pd.api.types.union_categoricals(pids, sort_categories=True))},
-        probabilities=None if probabilities is None else probabilities[rows],
+        user_of_row=columns["user"],
+        item_of_row=columns["ad"],
+        labels=columns["click"],
+        times=columns["time"],
+        rows=columns["row"],
+        context={"pid": Coded(pd.Series(pids.ids), columns["pid"])},
+        probabilities=_probabilities(folder, num_read, columns["row"], space),
         counts=counts,
         file=RAW_SAMPLE,
+        space=space,
     )
+
+
+def _probabilities(folder: Path, num_read: int, rows: np.ndarray, space: InMemory) -> np.ndarray | None:
+    """(N,) of the rows that are kept; None where the data are not synthetic."""
+    if load_probabilities(folder, num_read) is None:
+        return None
+    of_file, column = Column(folder / SAMPLE_PROBABILITIES), space.column()
+    for block in blocks(len(rows)):
+        column.append(of_file[rows[block]])
+    return column.finish()
 
 
 def _is_sampled(users: np.ndarray, rate: float) -> np.ndarray:

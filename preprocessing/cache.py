@@ -10,31 +10,32 @@ import hashlib
 import json
 import os
 import shutil
-import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from preprocessing.choices import GIB
 from preprocessing.encode import encoders_as_json, load_encoders
 from preprocessing.errors import UserError
 from preprocessing.files import chunks, file_checksum, locked, write_array, write_synced
-from preprocessing.tables import Dataset, Lookup, Table
+from preprocessing.space import OnDisk
+from preprocessing.tables import SPLITS, Dataset, Lookup, Table, tensor_of
 
 MANIFEST, ENCODERS = "manifest.json", "encoders.json"
-SPLITS = ("train", "valid", "test")
 
 
 class _Damaged(Exception):
     """What stands in the folder cannot be used; the text says why."""
 
 
-def cached(folder: str | Path | None, name: str, fingerprint: str, build: Callable[[], Dataset]) -> Dataset:
+def cached(
+    folder: str | Path | None, name: str, fingerprint: str, build: Callable[..., Dataset], memory: float | None = None
+) -> Dataset:
     """The dataset that `build` makes, from the cache where it holds it, else built and kept there.
 
     Processes that start at once wait for the first to build. A cache that is damaged, half-written or made by other
@@ -43,6 +44,8 @@ def cached(folder: str | Path | None, name: str, fingerprint: str, build: Callab
     Args:
         folder: where caches lie; None builds and keeps nothing.
         name: what the folder of this one is called, before its fingerprint.
+        build: is called with nothing, or, where memory is bounded, with the place for its rows.
+        memory: in GiB, which a build is to keep to.
     Raises UserError where the disk refuses.
     """
     if folder is None:
@@ -54,9 +57,17 @@ def cached(folder: str | Path | None, name: str, fingerprint: str, build: Callab
                 return _load(place, fingerprint)
             except _Damaged as reason:
                 print(f"cache {place}: {reason}; building it anew.", flush=True)
-        data = build()
-        with _disk_errors(place):
-            _save(place, data)
+        # Nobody else builds here now, so whatever a killed process left may go.
+        for left in place.parent.glob(f".{place.name}.building*"):
+            shutil.rmtree(left, ignore_errors=True)
+        building = place.with_name(f".{place.name}.building{os.getpid()}")
+        try:
+            space = None if memory is None else OnDisk(building, memory * GIB)
+            data = build() if space is None else build(space)
+            with _disk_errors(place):
+                _save(building, place, data, [] if space is None else space.close())
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
         return _load(place, fingerprint)
 
 
@@ -95,53 +106,51 @@ def _sha256_of_code() -> str:
 CODE = _sha256_of_code()
 
 
-def _save(place: Path, data: Dataset) -> None:
-    # Nobody else builds here now, so whatever a killed process left may go.
-    for left in place.parent.glob(f".{place.name}.building*"):
-        shutil.rmtree(left, ignore_errors=True)
-    temporary = place.with_name(f".{place.name}.building{os.getpid()}")
-    temporary.mkdir(parents=True)
-    try:
-        files: dict[tuple, str] = {}
+def _save(building: Path, place: Path, data: Dataset, written: list[tuple[np.ndarray, str]]) -> None:
+    """Put a dataset into a folder, but for its arrays that were written there, and that in its place."""
+    building.mkdir(parents=True, exist_ok=True)
+    files = {_memory_of(array): name for array, name in written}
 
-        def store(array: np.ndarray) -> str:
-            # Splits share tables, and a split's groups are the index of its users: each is written once.
-            key = array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str
-            if key not in files:
-                files[key] = f"{len(files)}.npy"
-                write_array(temporary / files[key], array)
-            return files[key]
+    def store(array: np.ndarray) -> str:
+        # Splits share tables, and a split's groups are the index of its users: each is written once.
+        key = _memory_of(array)
+        if key not in files:
+            files[key] = f"{len(files)}.npy"
+            write_array(building / files[key], array)
+        return files[key]
 
-        def describe(table: Table) -> dict:
-            features = {
-                name: [store(f.values.numpy()), store(f.index.numpy())] if isinstance(f, Lookup) else [store(f.numpy())]
-                for name, f in table.features.items()
-            }
-            arrays = {"labels": table.labels.numpy(), "groups": table.groups, "rows": table.rows}
-            return {"features": features, **{name: store(array) for name, array in arrays.items()}}
-
-        write_synced(temporary / ENCODERS, encoders_as_json(data.user_encoder, data.item_encoder))
-        manifest = {
-            "fingerprint": data.fingerprint,
-            "code": CODE,
-            "name": data.name,
-            "protocol": data.protocol,
-            "labels_leak": data.labels_leak,
-            "counts": data.counts,
-            "probabilities": None if data.probabilities is None else store(data.probabilities),
-            "earlier": None if data.earlier is None else store(data.earlier),
-            "tables": {split: describe(getattr(data, split)) for split in SPLITS},
+    def describe(table: Table) -> dict:
+        features = {
+            name: [store(f.values.numpy()), store(f.index.numpy())] if isinstance(f, Lookup) else [store(f.numpy())]
+            for name, f in table.features.items()
         }
-        manifest["checksums"] = {name: file_checksum(temporary / name) for name in [*files.values(), ENCODERS]}
-        content = json.dumps(manifest)
-        write_synced(
-            temporary / MANIFEST, json.dumps({"checksum": zlib.crc32(content.encode()), "content": content}).encode()
-        )
-        if place.exists():
-            shutil.rmtree(place)
-        temporary.rename(place)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        arrays = {"labels": table.labels.numpy(), "groups": table.groups, "rows": table.rows}
+        return {"features": features, **{name: store(array) for name, array in arrays.items()}}
+
+    write_synced(building / ENCODERS, encoders_as_json(data.user_encoder, data.item_encoder))
+    manifest = {
+        "fingerprint": data.fingerprint,
+        "code": CODE,
+        "name": data.name,
+        "protocol": data.protocol,
+        "labels_leak": data.labels_leak,
+        "counts": data.counts,
+        "probabilities": None if data.probabilities is None else store(data.probabilities),
+        "earlier": None if data.earlier is None else store(data.earlier),
+        "tables": {split: describe(getattr(data, split)) for split in SPLITS},
+    }
+    manifest["checksums"] = {name: file_checksum(building / name) for name in [*files.values(), ENCODERS]}
+    content = json.dumps(manifest)
+    write_synced(
+        building / MANIFEST, json.dumps({"checksum": zlib.crc32(content.encode()), "content": content}).encode()
+    )
+    if place.exists():
+        shutil.rmtree(place)
+    building.rename(place)
+
+
+def _memory_of(array: np.ndarray) -> tuple:
+    return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str
 
 
 def _load(place: Path, fingerprint: str) -> Dataset:
@@ -192,11 +201,7 @@ def _load(place: Path, fingerprint: str) -> Dataset:
 
 
 def _memory_mapped(path: Path) -> Tensor:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    with warnings.catch_warnings():
-        # torch has no read-only tensors and warns that writing would crash; nothing here writes to a table.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
+    return tensor_of(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 @contextmanager

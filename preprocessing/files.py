@@ -80,9 +80,17 @@ def write_array(path: Path, array: np.ndarray) -> None:
         raise ValueError(f"Object arrays cannot be saved, got one of {array.dtype}.")
     # numpy's own writing to a file does not notice a disk that is full at its end.
     array = np.ascontiguousarray(array)
+    write_synced(path, npy_header(array.dtype, array.shape), array.data)
+
+
+def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """How a .npy file begins."""
+    import numpy as np
+
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    write_synced(path, header.getvalue(), array.data)
+    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    return header.getvalue()
 
 
 def chunks(path: Path) -> Iterator[bytes]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-import torch
 
+from preprocessing import space
 from preprocessing.choices import BY_TIME, PROTOCOLS
 from preprocessing.earlier import Earlier
 from preprocessing.encode import FIRST_ID, CrossField, MeanField, MissingField, NumberField, TowerEncoder
@@ -22,25 +22,37 @@ from preprocessing.known import Known
 from preprocessing.label_means import label_means
 from preprocessing.pairs import Pairs, Twins, find_twins
 from preprocessing.protocols import (
-    Splits,
+    TEST,
+    TRAIN,
     check_both_classes,
     check_times,
     count_repeated_test_rows,
     drop_users_without_positive,
+    split_of_rows,
     split_rows,
 )
+from preprocessing.space import Column, InMemory, blocks
 from preprocessing.statistics import Cross, Side, Statistic, Statistics
-from preprocessing.tables import Dataset, Lookup, Table
+from preprocessing.tables import SPLITS, Dataset, Lookup, Table, tensor_of
 
 # A tower's fields in the order of its columns: each name with its kind. The first is the id.
 Fields = dict[str, type | Statistic | Cross]
 
 
 @dataclass
+class Coded:
+    """A raw column of rows, by its distinct values."""
+
+    values: pd.Series  # (V,)
+    of_row: np.ndarray | Column  # (N,) places in `values`; -1 for a missing value
+
+
+@dataclass
 class Interactions:
     """Raw rows and the tables they point into.
 
-    Columns that belong to a row itself, such as the place where an ad was shown, stand in `context`.
+    Columns that belong to a row itself, such as the place where an ad was shown, stand in `context`. Where the build of
+    a cache is to keep to little memory, the (N,) arrays are Columns of its `space` (preprocessing/space.py).
     """
 
     name: str  # of the dataset
@@ -51,10 +63,11 @@ class Interactions:
     labels: np.ndarray  # (N,) int8 in {0, 1}
     times: np.ndarray  # (N,) in one unit, whichever
     rows: np.ndarray  # (N,) places in the raw file, from 0
-    context: dict[str, pd.Series] = field(default_factory=dict)  # each (N,)
+    context: dict[str, pd.Series | Coded] = field(default_factory=dict)  # each (N,)
     probabilities: np.ndarray | None = None  # (N,) of label 1; synthetic data only
     counts: dict[str, int] = field(default_factory=dict)
     file: str = ""  # that holds the rows, for messages
+    space: InMemory = field(default_factory=InMemory)
 
 
 def check_protocol(protocol: str) -> None:
@@ -100,9 +113,11 @@ def encode_interactions(
         strict_data: refuse rows that repeat another of the same user, item and time.
         label_delay: of online, the seconds until a label is known.
         known: of an earlier run, whose vocabularies these only add to.
-    Raises UserError where a split would be empty or hold one class only, and for times of several units.
+    Raises UserError where a split would be empty or hold one class only, for times of several units, and where memory
+    is bounded to less than the rows take.
     """
     check_protocol(protocol)
+    raw.space.check(len(raw.labels))
     check_times(protocol, raw.times, raw.file or raw.name)
     if protocol == "online":  # the mean of each moment is a statistic like the others
         user_fields, item_fields = (
@@ -110,25 +125,30 @@ def encode_interactions(
             for fields in (user_fields, item_fields)
         )
     pairs = pairs_of(raw, user_fields, item_fields)
-    twins = find_twins(pairs, raw.times)
+    twins = find_twins(pairs, raw.times, raw.space)
     labels_leak = protocol == "paper" and MeanField in (*user_fields.values(), *item_fields.values())
     counts = _count_twins(raw, pairs, twins, strict_data)
-    splits = split_rows(protocol, raw.times, split_seed, pairs, twins)
+    splits = split_rows(protocol, raw.times, split_seed, pairs, twins, raw.space)
     if labels_leak:
         splits = drop_users_without_positive(raw.user_of_row, raw.labels, splits, released_per_part)
         counts["rows_dropped_of_users_without_positive"] = len(raw.labels) - sum(map(len, vars(splits).values()))
     check_both_classes(raw.labels, splits)
-    counts["test_rows_with_pair_and_label_in_train"] = count_repeated_test_rows(pairs, raw.labels, splits)
+    split_of_row = split_of_rows(splits, len(raw.labels))
+    counts["test_rows_with_pair_and_label_in_train"] = count_repeated_test_rows(
+        pairs, raw.labels, split_of_row, raw.space
+    )
 
-    # A feature's values, and the tower whose users or items they belong to, or None where each row has its own.
+    # A feature's values, and the tower whose users or items they belong to, or None: then each row has its own, or the
+    # context says which of them it has.
     fitted, features = {}, {}
+    context = {name: _coded(column) for name, column in raw.context.items()}
     grown = known.grown if known else lambda tower, field: field
     towers = {
         "user": (raw.users, raw.user_of_row, user_fields),
         "item": (raw.items, raw.item_of_row, item_fields),
     }
     for tower, (frame, of_row, fields) in towers.items():
-        in_train, in_test = (frame[_occurring(of_row[rows], len(frame))] for rows in (splits.train, splits.test))
+        in_train, in_test = (frame[_occurring(of_row, split_of_row, split, len(frame))] for split in (TRAIN, TEST))
         counts[f"{tower}s_in_train"] = len(in_train)
         for name, kind in fields.items():
             if isinstance(kind, Statistic):
@@ -151,8 +171,10 @@ def encode_interactions(
                 fitted[name] = grown(tower, CrossField.fit(name, in_train[list(kind.sources)]))
                 features[name] = fitted[name].encode(frame), tower
             elif name in raw.context:
-                fitted[name] = grown(tower, kind.fit(name, raw.context[name].iloc[splits.train]))
-                features[name] = fitted[name].encode(raw.context), None
+                values, codes = context[name].values, context[name].of_row
+                occurs = _occurring(codes, split_of_row, TRAIN, len(values) + 1)[:-1]  # a missing one's -1 is the last
+                fitted[name] = grown(tower, kind.fit(name, values[occurs]))
+                features[name] = fitted[name].encode({name: pd.Series([*values, None], dtype=object)}), None
             else:
                 fitted[name] = grown(tower, kind.fit(name, in_train[name]))
                 features[name] = fitted[name].encode(frame), tower
@@ -175,24 +197,41 @@ def encode_interactions(
         tower: TowerEncoder([fitted[n] for n in fields if n in fitted]) for tower, (*_, fields) in towers.items()
     }
 
-    shared = {name: torch.from_numpy(values) for name, (values, tower) in features.items() if tower}
+    def dealt(column: np.ndarray | Column, of_values=lambda values: values, names=SPLITS) -> dict[str, np.ndarray]:
+        """What is made of a column's values, in the order of each split."""
+        values, found = column[:], {}  # of a Column, the one that is in memory
+        for split in names:
+            rows, kept = getattr(splits, split), raw.space.column(kept=True)
+            for block in blocks(len(rows)):
+                kept.append(of_values(values[rows[block]]))
+            found[split] = kept.finish()
+        return found
 
-    def table(rows: np.ndarray) -> Table:
-        index = {
-            tower: torch.from_numpy(of_row[rows].astype(np.int32, copy=False))
-            for tower, (_, of_row, _) in towers.items()
-        }
+    shared = {name: tensor_of(values) for name, (values, tower) in features.items() if tower}
+    index = {
+        tower: dealt(of_row, lambda places: places.astype(np.int32, copy=False))
+        for tower, (_, of_row, _) in towers.items()
+    }
+    by_row = {
+        name: dealt(context[name].of_row, values.__getitem__) if name in context else dealt(values)
+        for name, (values, tower) in features.items()
+        if not tower
+    }
+    labels, rows = dealt(raw.labels, lambda labels: labels.astype(np.float32)), dealt(raw.rows)
+
+    def table(split: str) -> Table:
+        places = {tower: tensor_of(of_split[split]) for tower, of_split in index.items()}
         return Table(
             features={
-                name: Lookup(shared[name], index[tower]) if tower else torch.from_numpy(values[rows])
-                for name, (values, tower) in features.items()
+                name: Lookup(shared[name], places[tower]) if tower else tensor_of(by_row[name][split])
+                for name, (_, tower) in features.items()
             },
-            labels=torch.from_numpy(raw.labels[rows].astype(np.float32)),
-            groups=index["user"].numpy(),
-            rows=raw.rows[rows],
+            labels=tensor_of(labels[split]),
+            groups=index["user"][split],
+            rows=rows[split],
         )
 
-    tables = {name: table(rows) for name, rows in vars(splits).items()}
+    tables = {split: table(split) for split in SPLITS}
     return Dataset(
         name=raw.name if raw.probabilities is None else f"{raw.name}-synthetic",
         protocol=protocol,
@@ -202,10 +241,17 @@ def encode_interactions(
         item_encoder=encoders["item"],
         fingerprint=fingerprint,
         counts=raw.counts | {name: len(rows) for name, rows in vars(splits).items()} | counts,
-        probabilities=None if raw.probabilities is None else raw.probabilities[splits.test],
-        earlier=_earlier_of_test(raw, splits) if protocol in BY_TIME else None,
+        probabilities=None if raw.probabilities is None else dealt(raw.probabilities, names=["test"])["test"],
+        earlier=_earlier_of_test(raw, split_of_row, tables["test"].groups) if protocol in BY_TIME else None,
         embedding_dim=embedding_dim,
     )
+
+
+def _coded(column: pd.Series | Coded) -> Coded:
+    if isinstance(column, Coded):
+        return column
+    of_row, values = pd.factorize(column)
+    return Coded(pd.Series(values), of_row)
 
 
 def _count_twins(raw: Interactions, pairs: Pairs, twins: Twins, strict_data: bool) -> dict[str, int]:
@@ -243,13 +289,33 @@ def _count_twins(raw: Interactions, pairs: Pairs, twins: Twins, strict_data: boo
     return counts
 
 
-def _earlier_of_test(raw: Interactions, splits: Splits) -> np.ndarray:
-    """(T,) how many rows the user of each test row had before it."""
-    return Earlier(raw.user_of_row, raw.times).counts()[splits.test].astype(np.int32)
+def _earlier_of_test(raw: Interactions, split_of_row: np.ndarray, users: np.ndarray) -> np.ndarray:
+    """(T,) how many rows the user of each test row had before it, where the order is that of time.
+
+    Args:
+        users: (T,) of the test rows.
+    """
+    num_earlier, times = np.zeros(len(raw.users), dtype=np.int64), []
+    for block in blocks(len(split_of_row)):
+        is_test = split_of_row[block] == TEST
+        num_earlier += np.bincount(raw.user_of_row[block][~is_test], minlength=len(num_earlier))
+        times.append(raw.times[block][is_test])
+    times = np.sort(np.concatenate(times))  # which are those of `users`
+    found, stop = np.empty(len(users), dtype=np.int32), 0
+    while stop < len(users):
+        # Rows of one time do not see each other, so none of them is left for the next block.
+        start = stop
+        last = min(start + space.BLOCK_ROWS, len(users)) - 1
+        stop = int(np.searchsorted(times, times[last], side="right"))
+        block = users[start:stop]
+        found[start:stop] = num_earlier[block] + Earlier(block, times[start:stop]).counts()
+        num_earlier += np.bincount(block, minlength=len(num_earlier))
+    return found
 
 
-def _occurring(places: np.ndarray, size: int) -> np.ndarray:
-    """(size,) True at each place that occurs."""
+def _occurring(places: np.ndarray, split_of_row: np.ndarray, split: int, size: int) -> np.ndarray:
+    """(size,) True at each place that the rows of a split have."""
     occurs = np.zeros(size, dtype=bool)
-    occurs[places] = True
+    for block in blocks(len(places)):
+        occurs[places[block][split_of_row[block] == split]] = True
     return occurs

@@ -163,7 +163,7 @@ def read_kuairand(path: str | Path, strict_data: bool = False, label: str = "is_
     user_of_row, user_ids = pd.factorize(rows["user_id"].to_numpy())
     video_of_row, video_ids = pd.factorize(rows["video_id"].to_numpy())
     users, videos = (
-        table_of(name, blocks(name, FILES[name]), ids, of_row, file, counts, strict_data)
+        table_of(name, blocks(name, FILES[name]), ids, np.bincount(of_row), file, counts, strict_data)
         for name, ids, of_row in ((KUAIRAND_USERS, user_ids, user_of_row), (KUAIRAND_VIDEOS, video_ids, video_of_row))
     )
     # VarLenField's own way to write a list.

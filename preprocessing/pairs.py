@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from preprocessing.space import Column, InMemory, blocks, row_type
+
 
 @dataclass
 class Pairs:
     """Whom and what each row names."""
 
-    user_of_row: np.ndarray  # (N,) places in `user_ids`
-    item_of_row: np.ndarray  # (N,) places in `item_ids`
+    user_of_row: np.ndarray | Column  # (N,) places in `user_ids`
+    item_of_row: np.ndarray | Column  # (N,) places in `item_ids`
     user_ids: pd.Series
     item_ids: pd.Series
 
@@ -46,19 +48,62 @@ class Twins:
         group_of_row[self.rows] = group_of_row[self.first]
         return group_of_row
 
+    def spread(self, order: np.ndarray, cuts: list[int], space: InMemory) -> tuple[np.ndarray | Column, list[int]]:
+        """The rows of groups that are put in an order, and where cuts of that order lie among them.
 
-def find_twins(pairs: Pairs, times: np.ndarray) -> Twins:
-    """Every row that repeats an earlier one."""
+        The rows of a group follow each other as in the file.
+
+        Args:
+            order: (G,) numbers of groups, as `groups` counts them; it is written over.
+        """
+        num_before = self.rows - np.arange(len(self.rows))  # how many groups start before each later row
+        repeated, places = np.unique(self.first), []
+        for block in blocks(len(order)):
+            order[block] += np.searchsorted(num_before, order[block], side="right").astype(order.dtype)
+            places.append(block.start + np.flatnonzero(np.isin(order[block], repeated)))
+        places = np.concatenate(places)
+        by_row = places[np.argsort(order[places])]
+        after = by_row[np.searchsorted(repeated, self.first)]  # the place that each later row comes after
+        sorting = np.argsort(after, kind="stable")
+        after, later = after[sorting], self.rows[sorting]
+        rows = space.column()
+        for block in blocks(len(order)):
+            start, stop = np.searchsorted(after, [block.start, block.stop])
+            rows.append(np.insert(order[block], after[start:stop] - block.start + 1, later[start:stop]))
+        return rows.finish(), [place + int(np.searchsorted(after, place)) for place in cuts]
+
+
+def find_twins(pairs: Pairs, times: np.ndarray, space: InMemory | None = None) -> Twins:
+    """Every row that repeats an earlier one.
+
+    Args:
+        space: bounds the memory; users are looked at in as many parts as it wants.
+    """
+    num_parts = (space or InMemory()).num_parts(len(times), 40)
+    found = [_twins_of_users(pairs, times, part, num_parts) for part in range(num_parts)]
+    rows, first = (np.concatenate([getattr(twins, name) for twins in found]) for name in ("rows", "first"))
+    order = np.argsort(rows)
+    return Twins(rows[order], first[order])
+
+
+def _twins_of_users(pairs: Pairs, times: np.ndarray, part: int, num_parts: int) -> Twins:
+    """The same of one user in num_parts."""
     # Hashes tell at once that most rows have no twin, in little memory; the few others are compared for certain.
-    hashes = pd.util.hash_array(pairs.codes(slice(None)))
-    hashes *= np.uint64(0x9E3779B97F4A7C15)
-    hashes += pd.util.hash_array(times)
+    hashes, rows = [], []
+    for block in blocks(len(times)):
+        hashed = pd.util.hash_array(pairs.codes(block))
+        hashed *= np.uint64(0x9E3779B97F4A7C15)
+        hashed += pd.util.hash_array(times[block])
+        chosen = np.flatnonzero(pairs.user_of_row[block] % num_parts == part)
+        hashes.append(hashed[chosen])
+        rows.append((block.start + chosen).astype(row_type(len(times))))
+    hashes, rows = np.concatenate(hashes), np.concatenate(rows)
     ordered = np.sort(hashes)
     repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     del ordered
     if len(repeated) == 0:
         return Twins(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
-    rows = np.flatnonzero(repeated[np.searchsorted(repeated[:-1], hashes)] == hashes)
+    rows = rows[repeated[np.searchsorted(repeated[:-1], hashes)] == hashes].astype(np.int64)
     keys = pd.DataFrame({"pair": pairs.codes(rows), "time": times[rows]})
     group_of_row = keys.groupby(["pair", "time"], sort=False, dropna=False).ngroup().to_numpy()
     _, starts = np.unique(group_of_row, return_index=True)  # groups are numbered in the order in which they appear

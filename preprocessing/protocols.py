@@ -16,6 +16,7 @@ are single rows where no row repeats another. Rows of one time are never divided
 Rows of one user and item at different times are no twins, and are dealt out as any others.
 """
 
+import bisect
 import itertools
 import math
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ import pandas as pd
 from preprocessing.choices import BY_TIME
 from preprocessing.errors import UserError
 from preprocessing.pairs import Pairs, Twins
+from preprocessing.space import Column, InMemory, blocks, cut, row_type
 
 TEST_SHARE = 0.2
 VALID_SHARE = 0.1  # of the training part
@@ -35,13 +37,25 @@ VALID_SHARE = 0.1  # of the training part
 class Splits:
     """Row numbers of each split."""
 
-    train: np.ndarray
-    valid: np.ndarray
-    test: np.ndarray
+    train: np.ndarray | Column
+    valid: np.ndarray | Column
+    test: np.ndarray | Column
 
     @property
     def train_and_valid(self) -> np.ndarray:
         return np.concatenate([self.train, self.valid])
+
+
+TRAIN, VALID, TEST, NEITHER = range(4)
+
+
+def split_of_rows(splits: Splits, num_rows: int) -> np.ndarray:
+    """(num_rows,) int8, which split each row is in."""
+    split_of_row = np.full(num_rows, NEITHER, dtype=np.int8)
+    for split, rows in enumerate((splits.train, splits.valid, splits.test)):
+        for block in blocks(len(rows)):
+            split_of_row[rows[block]] = split
+    return split_of_row
 
 
 # Below its number, a time since 1970 is counted in this unit: 10^8 seconds and 10^11 milliseconds are March 1973.
@@ -58,32 +72,51 @@ def check_times(protocol: str, times: np.ndarray, where: str) -> None:
     """
     if times.dtype.kind not in "iuf" or len(times) == 0:
         return
+    found = _units(times)
     if protocol in BY_TIME:
-        absent = np.flatnonzero(~np.isfinite(times))
+        absent = np.concatenate([part[~np.isfinite(part)] for part in (times[block] for block in blocks(len(times)))])
         if len(absent):
             raise UserError(
-                f"{where}: expected a time in every row, got {times[absent[0]]} in {len(absent):,}; complete or remove "
+                f"{where}: expected a time in every row, got {absent[0]} in {len(absent):,}; complete or remove "
                 "them, or use --protocol strict."
             )
-        if len(times) > 2 and times.min() == times.max():
+        if len(times) > 2 and found[0].smallest == found[-1].largest:
             raise UserError(
                 f"{where}: expected rows of different times, got {times[0]} in all {len(times):,}; give their true "
                 "times, or use --protocol strict."
             )
-    found, low = [], -math.inf
-    for unit, high in UNITS.items():
-        of_unit = times[(times >= low) & (times < high)]
-        if len(of_unit):
-            found.append((unit, len(of_unit), of_unit.min(), of_unit.max()))
-        low = high
-    for (unit, count, _, largest), (other_unit, other_count, smallest, _) in itertools.pairwise(found):
+    for earlier, later in itertools.pairwise(found):
         # A number that is no date, such as a 0 for a time that is not known, harms the order in time alone.
-        harms = unit != NO_DATE or protocol in BY_TIME
-        if harms and smallest >= UNIT_GAP * max(largest, 1):
+        harms = earlier.unit != NO_DATE or protocol in BY_TIME
+        if harms and later.smallest >= UNIT_GAP * max(earlier.largest, 1):
             raise UserError(
-                f"{where}: expected times of one unit, got {count:,} in {unit} (such as {largest}) and {other_count:,} "
-                f"in {other_unit} (such as {smallest}); convert the ones or the others, or remove their rows."
+                f"{where}: expected times of one unit, got {earlier.count:,} in {earlier.unit} (such as "
+                f"{earlier.largest}) and {later.count:,} in {later.unit} (such as {later.smallest}); convert the ones "
+                "or the others, or remove their rows."
             )
+
+
+@dataclass
+class _TimesOfUnit:
+    unit: str
+    count: int
+    smallest: float
+    largest: float
+
+
+def _units(times: np.ndarray) -> list[_TimesOfUnit]:
+    """The times that seem to be of each unit, where there are any."""
+    found = {}
+    for block in blocks(len(times)):
+        part, low = times[block], -math.inf
+        for unit, high in UNITS.items():
+            of_unit = part[(part >= low) & (part < high)]
+            low = high
+            if len(of_unit):
+                known = found.setdefault(unit, _TimesOfUnit(unit, 0, of_unit[0], of_unit[0]))
+                known.count += len(of_unit)
+                known.smallest, known.largest = min(known.smallest, of_unit.min()), max(known.largest, of_unit.max())
+    return [found[unit] for unit in UNITS if unit in found]
 
 
 def units_per_second(times: np.ndarray) -> float:
@@ -94,7 +127,12 @@ def units_per_second(times: np.ndarray) -> float:
 
 
 def split_rows(
-    protocol: str, times: np.ndarray, seed: int, pairs: Pairs | None = None, twins: Twins | None = None
+    protocol: str,
+    times: np.ndarray,
+    seed: int,
+    pairs: Pairs | None = None,
+    twins: Twins | None = None,
+    space: InMemory | None = None,
 ) -> Splits:
     """Deal the rows out by the protocol's rule; raises UserError where a split would be empty.
 
@@ -102,24 +140,23 @@ def split_rows(
         pairs: by whose ids rows of one time are put in order where the start of validation falls among them; without
             them, by their places.
         twins: of these rows; they stay together.
+        space: where the row numbers go.
     """
+    space = space or InMemory()
     if protocol in BY_TIME:
-        return _checked(_split_by_time(times, pairs), times)
-    num_rows, group_of_row = len(times), None
-    if twins is not None and len(twins.rows):
-        group_of_row = twins.groups(num_rows)
-    num_groups = num_rows if group_of_row is None else int(group_of_row.max()) + 1
-    order = np.random.default_rng(seed).permutation(num_groups)
+        return _checked(_split_by_time(times, pairs, space), times)
+    num_groups = len(times) - (0 if twins is None else len(twins.rows))
+    # As Generator.permutation would, in half of its memory.
+    order = np.arange(num_groups, dtype=row_type(len(times)))
+    np.random.default_rng(seed).shuffle(order)
     num_test = round(num_groups * TEST_SHARE)
     num_valid = round((num_groups - num_test) * VALID_SHARE)
-    bounds = [num_groups - num_test - num_valid, num_groups - num_test]
-    if group_of_row is not None:
-        place_of_group = np.empty(num_groups, dtype=np.int64)
-        place_of_group[order] = np.arange(num_groups)
-        place_of_row = place_of_group[group_of_row]
-        order = np.argsort(place_of_row, kind="stable")
-        bounds = np.searchsorted(place_of_row[order], bounds)
-    return _checked(Splits(*np.split(order, bounds)), times)
+    cuts = [num_groups - num_test - num_valid, num_groups - num_test]
+    if num_groups < len(times):
+        order, cuts = twins.spread(order, cuts, space)
+    else:
+        order = space.keep(order)
+    return _checked(Splits(*cut(order, cuts)), times)
 
 
 def _checked(splits: Splits, times: np.ndarray) -> Splits:
@@ -129,9 +166,9 @@ def _checked(splits: Splits, times: np.ndarray) -> Splits:
     return splits
 
 
-def _split_by_time(times: np.ndarray, pairs: Pairs | None) -> Splits:
+def _split_by_time(times: np.ndarray, pairs: Pairs | None, space: InMemory) -> Splits:
     """The order in time, cut into the three splits by a rule that the order of the rows does not touch."""
-    order, num_rows = np.argsort(times, kind="stable"), len(times)
+    order, num_rows = _in_order(times, space), len(times)
     wanted = num_rows - round(num_rows * TEST_SHARE)
     start, end = _tie(times, order, wanted)
     test_start = wanted
@@ -162,15 +199,39 @@ def _split_by_time(times: np.ndarray, pairs: Pairs | None) -> Splits:
             f"ids of user and item: {num_early:,} in train, {end - start - num_early:,} in validation.",
             flush=True,
         )
-    return Splits(*np.split(order, [valid_start, test_start]))
+    return Splits(*cut(order, [valid_start, test_start]))
+
+
+def _in_order(times: np.ndarray, space: InMemory) -> np.ndarray | Column:
+    """(N,) the rows by their times, those of one time as they come."""
+    num_parts = space.num_parts(len(times), 48)
+    if num_parts == 1:
+        return space.keep(np.argsort(times[:], kind="stable").astype(row_type(len(times))))
+    # Each part has the rows of a range of times; every hundredth tells where to divide them.
+    some = np.sort(np.concatenate([times[block][::100] for block in blocks(len(times))]))
+    starts = np.unique(some[[len(some) * part // num_parts for part in range(1, num_parts)]])
+    order = space.column()
+    for part in range(len(starts) + 1):
+        found, of_part = [], []
+        for block in blocks(len(times)):
+            values = times[block]
+            chosen = np.flatnonzero(np.searchsorted(starts, values, side="right") == part)
+            found.append((block.start + chosen).astype(row_type(len(times))))
+            of_part.append(values[chosen])
+        order.append(np.concatenate(found)[np.argsort(np.concatenate(of_part), kind="stable")])
+    return order.finish()
 
 
 def _tie(times: np.ndarray, order: np.ndarray, cut: int) -> tuple[int, int]:
     """Start and end, in the order of time, of the rows of one time that a cut divides; an empty range where none."""
-    if not 0 < cut < len(order) or times[order[cut - 1]] != times[order[cut]]:
+
+    def time_at(place: int):
+        return times[order[place]]
+
+    if not 0 < cut < len(order) or time_at(cut - 1) != time_at(cut):
         return cut, cut
-    ordered = times[order]
-    return int(np.searchsorted(ordered, ordered[cut], "left")), int(np.searchsorted(ordered, ordered[cut], "right"))
+    places = range(len(order))
+    return tuple(find(places, time_at(cut), key=time_at) for find in (bisect.bisect_left, bisect.bisect_right))
 
 
 def _by_ids(ids: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -184,32 +245,46 @@ def _by_ids(ids: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return order, np.concatenate([[0], np.flatnonzero(differs) + 1, [len(order)]])
 
 
-def count_repeated_test_rows(pairs: Pairs, labels: np.ndarray, splits: Splits) -> int:
+def count_repeated_test_rows(
+    pairs: Pairs, labels: np.ndarray, split_of_row: np.ndarray, space: InMemory | None = None
+) -> int:
     """How many test rows have the user, the item and the label of a row that the model is fitted on.
 
     Those are the rows of train alone, without valid. Twins lie in one split, so such rows are of another time.
+
+    Args:
+        space: bounds the memory; users are looked at in as many parts as it wants.
     """
-
-    def sorted_codes(rows: np.ndarray) -> np.ndarray:
-        codes = pairs.codes(rows)
-        codes *= 2
-        codes += labels[rows]
-        codes.sort()
-        return codes
-
-    # Sorted numbers are looked up in order, which takes a tenth of np.isin's time and a quarter of its memory.
-    train, test = sorted_codes(splits.train), sorted_codes(splits.test)
-    places = np.searchsorted(train, test)
-    places[places == len(train)] = 0
-    return int(np.count_nonzero(train[places] == test))
+    num_parts = (space or InMemory()).num_parts(len(labels), 32)
+    count = 0
+    for part in range(num_parts):
+        found = {TRAIN: [], TEST: []}
+        for block in blocks(len(labels)):
+            codes = pairs.codes(block)
+            codes *= 2
+            codes += labels[block]
+            is_chosen = pairs.user_of_row[block] % num_parts == part
+            for split, of_split in found.items():
+                of_split.append(codes[is_chosen & (split_of_row[block] == split)])
+        # Sorted numbers are looked up in order, which takes a tenth of np.isin's time and a quarter of its memory.
+        train, test = (np.sort(np.concatenate(of_split)) for of_split in found.values())
+        if len(train):
+            places = np.searchsorted(train, test)
+            places[places == len(train)] = 0
+            count += int(np.count_nonzero(train[places] == test))
+    return count
 
 
 def check_both_classes(labels: np.ndarray, splits: Splits) -> None:
     """Raise UserError where a split holds one class only: AUC is not defined there."""
     for name in ("train", "valid", "test"):
-        found = np.unique(labels[getattr(splits, name)]).tolist()
-        if len(found) < 2:
-            got = f"only {found[0]}" if found else "no row that the protocol keeps"
+        found, rows = set(), getattr(splits, name)
+        for block in blocks(len(rows)):
+            found |= set(np.unique(labels[rows[block]]).tolist())
+            if len(found) > 1:
+                break
+        else:
+            got = f"only {found.pop()}" if found else "no row that the protocol keeps"
             raise UserError(f"{name} split: expected labels 0 and 1, got {got}; give more data.")
 
 

@@ -20,12 +20,12 @@ TASTE_SIZE = 4  # of the hidden tastes of users and the styles of items
 
 
 def load_probabilities(folder: Path, num_rows: int) -> np.ndarray | None:
-    """The probability behind every row of a synthetic sample; None where the data are not synthetic.
+    """The probability behind every row of a synthetic sample, memory-mapped; None where the data are not synthetic.
 
     Raises UserError where there is not one for each row.
     """
     found = probabilities_in(folder)
-    return parse_probabilities(found[0].read_bytes(), num_rows) if found else None
+    return _checked(lambda: np.load(found[0], mmap_mode="r", allow_pickle=False), num_rows) if found else None
 
 
 def probabilities_in(folder: Path) -> list[Path]:
@@ -36,8 +36,12 @@ def probabilities_in(folder: Path) -> list[Path]:
 
 def parse_probabilities(content: bytes, num_rows: int) -> np.ndarray:
     """As `load_probabilities`, from the bytes of the file."""
+    return _checked(lambda: np.load(io.BytesIO(content), allow_pickle=False), num_rows)
+
+
+def _checked(load: Callable[[], np.ndarray], num_rows: int) -> np.ndarray:
     try:
-        probabilities = np.load(io.BytesIO(content), allow_pickle=False)
+        probabilities = load()
     except (ValueError, EOFError, OSError):
         probabilities = np.zeros(0)
     if probabilities.shape != (num_rows,):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,6 +12,16 @@ from torch import Tensor
 
 from preprocessing.encode import TowerEncoder
 from preprocessing.inputs import Column
+
+SPLITS = ("train", "valid", "test")
+
+
+def tensor_of(array: np.ndarray) -> Tensor:
+    """An array as a tensor of the same memory, or of the same file."""
+    with warnings.catch_warnings():
+        # torch has no read-only tensors and warns that writing would crash; nothing here writes to a table.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 @dataclass(frozen=True)

@@ -220,11 +220,32 @@ def check_zero_or_one(values: pd.Series, name: str, first_line: int) -> None:
         )
 
 
+class Numbered:
+    """Ids, numbered from 0 as they first come: `ids` (I,), and of how many rows each is, `num_rows` (I,)."""
+
+    def __init__(self):
+        self.ids, self.num_rows = None, np.zeros(0, dtype=np.int64)
+
+    def places(self, values: pd.Series | pd.Index) -> np.ndarray:
+        """(N,) int32, the numbers of some rows' ids; ids that are new get the next ones."""
+        codes, distinct = pd.factorize(values)
+        if self.ids is None:
+            self.ids = pd.Index(distinct[:0])  # none, of their type
+        places = self.ids.get_indexer(distinct)
+        new = np.flatnonzero(places < 0)
+        if len(new):
+            places[new] = len(self.num_rows) + np.arange(len(new))
+            self.ids = self.ids.append(pd.Index(distinct[new]))
+            self.num_rows = np.append(self.num_rows, np.zeros(len(new), dtype=np.int64))
+        self.num_rows[places] += np.bincount(codes, minlength=len(distinct))
+        return places.astype(np.int32)[codes]
+
+
 def table_of(
     name: str,
     blocks: Iterable[pd.DataFrame],
     ids: np.ndarray,
-    of_row: np.ndarray,
+    num_rows_of_id: np.ndarray,
     rows_file: str,
     counts: dict[str, int],
     strict_data: bool,
@@ -233,7 +254,7 @@ def table_of(
 
     Args:
         name, blocks: the table's file, and its lines; the first column is the id.
-        of_row, rows_file: which of the ids each row has, and the file of the rows.
+        num_rows_of_id, rows_file: how many rows each id has, and the file of the rows.
         counts: gets how many ids there are, and how many are missing with how many rows, which is said too.
         strict_data: refuse missing ids.
     """
@@ -245,7 +266,7 @@ def table_of(
     places = pd.Index(frame[key]).get_indexer(ids)
     missing = ids[places < 0]
     counts[f"{key}s"], counts[f"{key}s_not_in_{name}"] = len(ids), len(missing)
-    num_rows = int(np.bincount(of_row, minlength=len(ids))[places < 0].sum())
+    num_rows = int(num_rows_of_id[places < 0].sum())
     counts[f"rows_of_{key}_not_in_{name}"] = num_rows
     if len(missing):
         named = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
@@ -256,7 +277,7 @@ def table_of(
             )
         print(
             f"{name}: {len(missing):,} {key}(s) of {rows_file} missing ({named}); their {num_rows:,} rows "
-            f"({num_rows / len(of_row):.1%}) stay in, with the {key} alone known.",
+            f"({num_rows / num_rows_of_id.sum():.1%}) stay in, with the {key} alone known.",
             flush=True,
         )
     joined = frame.take(places).reset_index(drop=True)  # a place of -1 takes the last line, to be blanked

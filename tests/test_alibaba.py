@@ -356,7 +356,8 @@ def test_a_share_holds_all_rows_of_its_users_with_all_that_belongs_to_them(sampl
     assert raw.items["adgroup_id"].to_numpy()[raw.item_of_row].tolist() == kept["adgroup_id"].tolist()
     assert raw.labels.tolist() == kept["clk"].tolist()
     assert raw.times.tolist() == kept["time_stamp"].tolist()
-    assert raw.context["pid"].tolist() == kept["pid"].tolist()
+    pid = raw.context["pid"]
+    assert pid.values[pid.of_row].tolist() == kept["pid"].tolist()
     np.testing.assert_array_equal(raw.probabilities, np.load(sample / SAMPLE_PROBABILITIES)[raw.rows])
     assert (raw.counts["rows_read"], raw.counts["rows_kept"]) == (3000, len(kept))
     assert raw.counts["userids"] == kept["user"].nunique()

@@ -21,6 +21,7 @@ from preprocessing.protocols import (
     check_times,
     count_repeated_test_rows,
     drop_users_without_positive,
+    split_of_rows,
     split_rows,
 )
 
@@ -176,7 +177,8 @@ def test_a_test_row_whose_user_item_and_label_a_training_row_has_is_counted():
     }
     users, items, labels = np.array([row for split in rows.values() for row in split]).T
     splits = splits_of([0, 1, 2], [3], [4, 5, 6, 7, 8])
-    assert count_repeated_test_rows(pairs_of(users, items), labels.astype(np.int8), splits) == 2
+    split_of_row = split_of_rows(splits, len(labels))
+    assert count_repeated_test_rows(pairs_of(users, items), labels.astype(np.int8), split_of_row) == 2
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
