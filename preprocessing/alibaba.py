@@ -25,14 +25,15 @@ from preprocessing.interactions import (
     encode_interactions,
 )
 from preprocessing.known import Known
+from preprocessing.parquet_tables import read_blocks
 from preprocessing.sources import AD_FEATURE, RAW_SAMPLE, USER_PROFILE, WHERE_ALIBABA_IS, packed_or_not
 from preprocessing.space import Column, InMemory, blocks, row_type
 from preprocessing.statistics import shaping, with_statistics
 from preprocessing.synthetic import SAMPLE_PROBABILITIES, load_probabilities, probabilities_in
 from preprocessing.tables import Dataset
-from preprocessing.text_tables import Numbered, check_zero_or_one, read_csv_blocks, table_of
+from preprocessing.text_tables import Numbered, check_zero_or_one, fault_at, table_of
 
-# As text_tables.read_csv_blocks takes them; the headers' surplus spaces do not count.
+# As text_tables.read_blocks takes them; the headers' surplus spaces do not count.
 FILES = {
     RAW_SAMPLE: {"user": "int", "time_stamp": "int", "adgroup_id": "int", "pid": "str?", "clk": "int"},
     AD_FEATURE: {
@@ -82,7 +83,7 @@ def load_alibaba(
     the row. A missing value is out-of-vocabulary; a missing price is the mean of the training ads' prices.
 
     Args:
-        path: the folder of raw_sample.csv, ad_feature.csv and user_profile.csv, or the same as .csv.gz.
+        path: the folder of raw_sample.csv, ad_feature.csv and user_profile.csv, or the same as .csv.gz or .parquet.
         protocol: "strict", "paper", "temporal" or "online"; see preprocessing/protocols.py. Where no feature is made of
             labels, none of the four leaks any.
         strict_data: refuse rows whose user or ad is missing from its table, and rows that repeat another, where the
@@ -144,18 +145,16 @@ def read_alibaba(
     space = space or InMemory()
     columns = {name: space.column() for name in ("user", "ad", "pid", "click", "time", "row")}
     users, ads, pids = Numbered(), Numbered(), Numbered()
-    num_read = 0
+    num_read, path = 0, packed_or_not(folder / RAW_SAMPLE)
+    name = path.name.removesuffix(".gz")
     # The file says each click twice, as clk and as the opposite, nonclk.
-    for block in read_csv_blocks(packed_or_not(folder / RAW_SAMPLE), FILES[RAW_SAMPLE], if_there={"nonclk": "int"}):
-        check_zero_or_one(block["clk"], RAW_SAMPLE, num_read + 2)
+    for block in read_blocks(path, FILES[RAW_SAMPLE], if_there={"nonclk": "int"}):
+        check_zero_or_one(block["clk"], name, num_read)
         if "nonclk" in block:
             odd = np.flatnonzero((block["nonclk"] + block["clk"] != 1).to_numpy())
             if len(odd):
                 clk, nonclk = block[["clk", "nonclk"]].iloc[odd[0]]
-                raise UserError(
-                    f"{RAW_SAMPLE}, line {num_read + odd[0] + 2}: expected nonclk {1 - clk} beside clk {clk}, got "
-                    f"{nonclk}; mend or remove the line."
-                )
+                raise fault_at(name, num_read + odd[0], f"expected nonclk {1 - clk} beside clk {clk}, got {nonclk}")
         kept = np.flatnonzero(_is_sampled(block["user"].to_numpy(), sample_rate))
         block_rows = (num_read + kept).astype(row_type(num_read + len(block)))
         num_read += len(block)
@@ -169,13 +168,13 @@ def read_alibaba(
             "time": block["time_stamp"].to_numpy(),
             "row": block_rows,
         }
-        for name, values in of_block.items():
-            columns[name].append(values)
-    columns = {name: column.finish() for name, column in columns.items()}
+        for column, values in of_block.items():
+            columns[column].append(values)
+    columns = {column: appended.finish() for column, appended in columns.items()}
     counts = {"rows_read": num_read, "rows_kept": len(columns["row"])}
     user_frame, ad_frame = (
         table_of(
-            *(name, read_csv_blocks(packed_or_not(folder / name), FILES[name])),
+            *(name, read_blocks(packed_or_not(folder / name), FILES[name])),
             *(found.ids.to_numpy(), found.num_rows, RAW_SAMPLE, counts, strict_data),
         )
         for name, found in ((USER_PROFILE, users), (AD_FEATURE, ads))

@@ -23,6 +23,7 @@ from preprocessing.errors import UserError
 from preprocessing.gzip_lines import opened
 from preprocessing.interactions import Fields, Interactions, check_protocol, data_fingerprint, encode_interactions
 from preprocessing.known import Known
+from preprocessing.parquet_tables import read_blocks
 from preprocessing.sample_kuairand import write_kuairand_sample
 from preprocessing.sources import (
     DATA_FOLDER,
@@ -36,13 +37,14 @@ from preprocessing.sources import (
     kuairand_logs,
     overlapping_logs,
     packed_or_not,
+    plain_name,
 )
 from preprocessing.statistics import shaping, with_statistics
 from preprocessing.synthetic import SAMPLE_PROBABILITIES, parse_probabilities
 from preprocessing.tables import Dataset
-from preprocessing.text_tables import check_zero_or_one, read_csv_blocks, table_of
+from preprocessing.text_tables import check_zero_or_one, table_of
 
-# As text_tables.read_csv_blocks takes them; a log's label is added. Whole numbers may be written as "1" or "1.0". What
+# As text_tables.read_blocks takes them; a log's label is added. Whole numbers may be written as "1" or "1.0". What
 # else a log says of a row (is_like, play_time_ms, ...) came after the video was shown, so it is no feature.
 LOG = {"user_id": "int", "video_id": "int", "time_ms": "int", "tab": "int?"}
 FILES = {
@@ -98,7 +100,7 @@ def load_kuairand(
     duration is the mean of the training videos' durations. Users and videos that are missing from their tables stay in.
 
     Args:
-        path: KuaiRand-Pure.tar.gz, or a folder with the CSV files (.csv or .csv.gz) in it or in its data/.
+        path: KuaiRand-Pure.tar.gz, or a folder with the CSV files (.csv, .csv.gz or .parquet) in it or in its data/.
         protocol: "strict", "paper", "temporal" or "online"; see preprocessing/protocols.py.
         strict_data: refuse rows whose user or video is missing from its table, and rows that repeat another, where the
             default keeps and counts them.
@@ -149,14 +151,14 @@ def read_kuairand(path: str | Path, strict_data: bool = False, label: str = "is_
     def blocks(name: str, columns: dict[str, str]) -> Iterator[pd.DataFrame]:
         file = files[name]
         path, content = (file, None) if isinstance(file, Path) else (name, file)
-        return read_csv_blocks(path, columns, content=content)
+        return read_blocks(path, columns, content=content)
 
     logs, of_logs = kuairand_logs(files), []
     for name in logs:
-        line = 2
+        row = 0
         for block in blocks(name, LOG | {label: "int"}):
-            check_zero_or_one(block[label], name, line)
-            line += len(block)
+            check_zero_or_one(block[label], getattr(files[name], "name", name).removesuffix(".gz"), row)
+            row += len(block)
             of_logs.append(block)
     rows = pd.concat(of_logs, ignore_index=True)
     counts, file = {"rows_read": len(rows)}, ", ".join(logs)
@@ -212,7 +214,7 @@ def _place(path: Path) -> Path:
 
 def _paths(folder: Path) -> dict[str, Path]:
     """The files that are read, by their official names, of a folder."""
-    names = {path.name.removesuffix(".gz") for path in folder.iterdir() if path.is_file()}
+    names = {plain_name(path.name) for path in folder.iterdir() if path.is_file()}
     return {name: packed_or_not(folder / name) for name in _checked(folder, names)}
 
 

@@ -16,6 +16,7 @@ from preprocessing.errors import UserError
 DATA_FOLDER = Path(__file__).resolve().parent.parent / "data"
 CACHE_FOLDER = DATA_FOLDER / "cache"  # of encoded tables
 ENVIRONMENT_VARIABLE = "INTTOWER_DATA"
+PARQUET = ".parquet"  # in the place of .csv
 
 MOVIELENS_FILES = RATINGS, USERS, MOVIES = "ratings.dat", "users.dat", "movies.dat"
 MOVIELENS_ARCHIVE = "ml-1m.zip"
@@ -187,7 +188,7 @@ def kuairand_files(named: str | None = None) -> Path | None:
     """
     what = f"KuaiRand-Pure ({KUAIRAND_ARCHIVE}, or {KUAIRAND_LOGS}, {KUAIRAND_USERS} and {KUAIRAND_VIDEOS})"
     found = find_data(named, find_kuairand, what, advice=WHERE_KUAIRAND_IS)
-    return found.parent if found is not None and found.is_file() and is_csv(found) else found
+    return found.parent if found is not None and found.is_file() and is_csv(Path(plain_name(found.name))) else found
 
 
 def find_kuairand(folder: Path) -> Path | None:
@@ -205,8 +206,8 @@ def find_kuairand(folder: Path) -> Path | None:
 
 
 def kuairand_logs(names: Iterable[str]) -> list[str]:
-    """The standard logs among files of these names, without a .gz, in the order of the names."""
-    return sorted({plain for name in names if _KUAIRAND_LOG.fullmatch(plain := name.removesuffix(".gz"))})
+    """The standard logs among files of these names, as CSV files, in the order of the names."""
+    return sorted({plain for name in names if _KUAIRAND_LOG.fullmatch(plain := plain_name(name))})
 
 
 def overlapping_logs(logs: list[str]) -> tuple[str, str] | None:
@@ -222,6 +223,11 @@ def overlapping_logs(logs: list[str]) -> tuple[str, str] | None:
 
 
 def packed_or_not(path: Path) -> Path:
-    """A file's path, or, where it is not there, that of the same file packed by gzip if that is."""
-    packed = path.with_name(f"{path.name}.gz")
-    return packed if packed.is_file() and not path.is_file() else path
+    """A CSV's path, or, where it is not there, that of the same packed by gzip or kept as Parquet, if that is."""
+    others = path.with_name(f"{path.name}.gz"), path.with_suffix(PARQUET)
+    return next((each for each in (path, *others) if each.is_file()), path)
+
+
+def plain_name(name: str) -> str:
+    """The name of a CSV that may be packed by gzip or kept as Parquet."""
+    return name.removesuffix(PARQUET) + ".csv" if name.endswith(PARQUET) else name.removesuffix(".gz")

@@ -15,6 +15,7 @@ import pandas as pd
 
 from preprocessing.errors import UserError, is_out_of_memory
 from preprocessing.gzip_lines import HEAD, as_utf_8, check_is_text, opened, text_of
+from preprocessing.sources import PARQUET
 
 _UNIT_SEPARATOR = b"\x1f"
 
@@ -166,7 +167,8 @@ def check_header(name: str, header: list[str], columns: Iterable[str]) -> None:
         names = {cell.strip(' "') for cell in ",".join(header).split(other)}
         if len(names.intersection(columns)) > len(columns) - len(missing):
             got = f"one with {other!r} between the names; save the file with commas."
-    raise UserError(f"{name}, line 1: expected the header {','.join(columns)}, got {got}")
+    where = f"{name}: expected the columns" if name.endswith(PARQUET) else f"{name}, line 1: expected the header"
+    raise UserError(f"{where} {','.join(columns)}, got {got}")
 
 
 def read_csv_blocks(
@@ -210,14 +212,17 @@ def read_csv_blocks(
             raise UserError(f"{path.name}: expected at least one row below the header, got none.")
 
 
-def check_zero_or_one(values: pd.Series, name: str, first_line: int) -> None:
-    """Raise UserError for another value, with its file and column, and its line, counted from that of the first."""
+def fault_at(name: str, row: int, what: str) -> UserError:
+    """The error for a row, counted from 0: of a line, the header being the first, or of a row of Parquet, from 1."""
+    kind, number = ("row", row + 1) if name.endswith(PARQUET) else ("line", row + 2)
+    return UserError(f"{name}, {kind} {number}: {what}; mend or remove the {kind}.")
+
+
+def check_zero_or_one(values: pd.Series, name: str, first_row: int) -> None:
+    """Raise UserError for another value, with its file, column and place, counted from that of the first."""
     odd = np.flatnonzero(~values.isin((0, 1)).to_numpy())
     if len(odd):
-        raise UserError(
-            f"{name}, line {first_line + odd[0]}: expected 0 or 1 as {values.name}, got {values.iloc[odd[0]]}; "
-            "mend or remove the line."
-        )
+        raise fault_at(name, first_row + odd[0], f"expected 0 or 1 as {values.name}, got {values.iloc[odd[0]]}")
 
 
 class Numbered:
@@ -315,7 +320,8 @@ def _parse_block(name: str, line: int, block: bytes, header: list[str], columns:
                 keep_default_na=False,
                 skip_blank_lines=False,
             )
-            if len(frame) == num_lines and not any(_is_odd(frame[c], kind) for c, kind in columns.items()):
+            numbers = [(frame[c].to_numpy(), kind) for c, kind in columns.items() if kind in ("int?", "number?")]
+            if len(frame) == num_lines and not any(odd_numbers(*of_kind).any() for of_kind in numbers):
                 texts = [column for column, kind in columns.items() if kind == "str?"]
                 return frame[list(columns)].astype(dict.fromkeys(texts, "category"))
         except (ValueError, OverflowError):
@@ -342,10 +348,11 @@ def _fault_of_block(name: str, line: int, block: bytes, kinds: dict[str, str]) -
         return UserError(f"{name}, line {begun}: expected plain text, got {error}; mend the line.")
 
 
-def _is_odd(values: pd.Series, kind: str) -> bool:
-    if kind == "number?":
-        return not values.dropna().between(0, np.finfo(np.float64).max).all()
-    return kind == "int?" and not (values.dropna() % 1 == 0).all()
+def odd_numbers(values: np.ndarray, kind: str) -> np.ndarray:
+    """(N,) bool, which numbers, NaN for a missing one, are none of a kind."""
+    with np.errstate(invalid="ignore"):  # of infinity no rest is known
+        fits = (values >= 0) & (values < np.inf) if kind == "number?" else values % 1 == 0
+    return ~(fits | np.isnan(values))
 
 
 def _first_fault(name: str, rows, columns: dict[str, str]) -> UserError | None:
@@ -357,7 +364,7 @@ def _first_fault(name: str, rows, columns: dict[str, str]) -> UserError | None:
             return UserError(f"{name}, line {line}: {wanted}, got {len(row)}; mend or remove the line.")
         for (column, kind), value in zip(columns.items(), row, strict=True):
             if not _is_of_kind(value, kind):
-                wanted = _WANTED[kind]
+                wanted = WANTED[kind]
                 return UserError(
                     f"{name}, line {line}: expected {wanted} as {column}, got {value!r}; mend or remove the line."
                 )
@@ -372,7 +379,7 @@ def _unparsable(name: str, columns: dict[str, str]) -> UserError:
     )
 
 
-_WANTED = {
+WANTED = {
     "int": "a whole number",
     "int?": "a whole number or nothing",
     "number?": "a number of at least 0 or nothing",

@@ -25,10 +25,10 @@ from preprocessing.alibaba import read_alibaba as read
 from preprocessing.choices import PROTOCOLS
 from preprocessing.errors import UserError
 from preprocessing.inputs import DenseFeat, SparseFeat
+from preprocessing.parquet_tables import read_blocks
 from preprocessing.sample_alibaba import write_alibaba_sample
 from preprocessing.sources import AD_FEATURE, RAW_SAMPLE, USER_PROFILE, alibaba_files, find_alibaba
 from preprocessing.synthetic import SAMPLE_PROBABILITIES
-from preprocessing.text_tables import read_csv_blocks
 from training.generators import seed_everything
 from training.trainer import Trainer
 
@@ -117,8 +117,8 @@ def temporal(folder):
 @pytest.fixture(params=[2**25, 50], ids=["whole", "in small blocks"])
 def any_blocks(request, monkeypatch) -> None:
     """Files are read at once, or a line or two at a time."""
-    blocks = partial(read_csv_blocks, block_bytes=request.param)
-    monkeypatch.setattr(preprocessing.alibaba, "read_csv_blocks", blocks)
+    blocks = partial(read_blocks, block_bytes=request.param)
+    monkeypatch.setattr(preprocessing.alibaba, "read_blocks", blocks)
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +348,7 @@ def share_of(user: int) -> float:
 
 @pytest.mark.parametrize("rate", [0.05, 0.5, 1.0])
 def test_a_share_holds_all_rows_of_its_users_with_all_that_belongs_to_them(sample, rate, monkeypatch):
-    monkeypatch.setattr(preprocessing.alibaba, "read_csv_blocks", partial(read_csv_blocks, block_bytes=10_000))
+    monkeypatch.setattr(preprocessing.alibaba, "read_blocks", partial(read_blocks, block_bytes=10_000))
     raw, lines = read(sample, sample_rate=rate), pd.read_csv(sample / RAW_SAMPLE)
     kept = lines[[share_of(user) < rate for user in lines["user"].tolist()]]
     assert raw.rows.tolist() == kept.index.tolist()

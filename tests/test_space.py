@@ -23,11 +23,12 @@ from preprocessing.alibaba import load_alibaba
 from preprocessing.choices import GIB, LEAST_MEMORY, PROTOCOLS, check_memory
 from preprocessing.errors import UserError
 from preprocessing.pairs import Twins, find_twins
+from preprocessing.parquet_tables import read_blocks
 from preprocessing.protocols import count_repeated_test_rows, split_of_rows, split_rows
 from preprocessing.sample_alibaba import write_alibaba_sample
 from preprocessing.sources import RAW_SAMPLE
 from preprocessing.space import BYTES_PER_ROW, Column, OnDisk, blocks, cut
-from preprocessing.text_tables import Numbered, read_csv_blocks
+from preprocessing.text_tables import Numbered
 
 NUM_ROWS = 3000
 
@@ -39,7 +40,7 @@ def small_blocks(monkeypatch) -> None:
     monkeypatch.setattr(preprocessing.space, "BLOCK_ROWS", 100)
     for module in (preprocessing.space, preprocessing.choices):
         monkeypatch.setattr(module, "LEAST_MEMORY", 0.0)
-    monkeypatch.setattr(preprocessing.alibaba, "read_csv_blocks", partial(read_csv_blocks, block_bytes=3000))
+    monkeypatch.setattr(preprocessing.alibaba, "read_blocks", partial(read_blocks, block_bytes=3000))
 
 
 def little_memory(num_rows: int = NUM_ROWS) -> float:
@@ -172,7 +173,7 @@ def peak_of_build(folder: Path, cache: Path, memory: float | None) -> int:
 def test_the_rows_that_are_held_at_once_are_bounded(tmp_path, small_blocks, monkeypatch):
     sizes = (20_000, 60_000)
     folders = [write_alibaba_sample(tmp_path / str(size), size, num_users=300, num_ads=200) for size in sizes]
-    monkeypatch.setattr(preprocessing.alibaba, "read_csv_blocks", partial(read_csv_blocks, block_bytes=20_000))
+    monkeypatch.setattr(preprocessing.alibaba, "read_blocks", partial(read_blocks, block_bytes=20_000))
     monkeypatch.setattr(preprocessing.space, "BLOCK_ROWS", 1000)
     monkeypatch.setattr(preprocessing.files, "CHUNK", 4096)  # of a file whose checksum is taken
     bytes_per_row = []
