@@ -13,13 +13,14 @@ import argparse
 import sys
 
 from preprocessing.choices import PROTOCOLS, check_memory
-from preprocessing.command import Parser, exit_code, positive_number, read_command_line
+from preprocessing.command import Parser, exit_code, positive, positive_number, read_command_line
 
 
 def parse(words: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("--times", type=positive_number, default=10.0, help="how many times Alibaba's rows")
+    parser.add_argument("--rows", type=positive, help="of the first builds, else as many as Alibaba has")
+    parser.add_argument("--times", type=positive_number, default=10.0, help="how many times as many the last one has")
     parser.add_argument("--memory", type=positive_number, default=4.0, help="GiB, as of the training script")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="strict")
     parser.add_argument("--folder", help="where files are written for as long as it takes")
@@ -32,6 +33,7 @@ if __name__ == "__main__":
     arguments = read_command_line(parse)  # before the imports below, which take seconds
 
 import multiprocessing
+import shutil
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -60,16 +62,17 @@ def write_rows(folder: Path, num_rows: int, seed: int = 1023) -> Path:
 
     Every line has as many bytes, so a block of them is a table of characters.
     """
-    write_alibaba_sample(folder, 1000, ALIBABA_USERS, ALIBABA_ADS, seed)
+    num_users, num_ads = (min(num_rows, number) for number in (ALIBABA_USERS, ALIBABA_ADS))
+    write_alibaba_sample(folder, 1000, num_users, num_ads, seed)
     rng = np.random.default_rng(seed)
     with open(folder / RAW_SAMPLE, "wb") as file:
         file.write(b"user,time_stamp,adgroup_id,pid,nonclk,clk\n")
         for rows in blocks(num_rows, RAW_SAMPLE):
             size = rows.stop - rows.start
             clicked = (rng.random(size) < CLICK_RATE).astype(np.int64)
-            ads = np.sort(rng.integers(rows.start * ALIBABA_ADS, rows.stop * ALIBABA_ADS, size) // num_rows)
+            ads = np.sort(rng.integers(rows.start * num_ads, rows.stop * num_ads, size) // num_rows)
             cells = (
-                digits(1 + (ALIBABA_USERS * rng.random(size) ** 2).astype(np.int64), 7),
+                digits(1 + (num_users * rng.random(size) ** 2).astype(np.int64), 7),
                 digits(FIRST_SECOND + rng.integers(0, NUM_SECONDS, size), 10),
                 digits(1 + ads, 6),
                 np.array(PIDS, dtype="S11")[rng.integers(0, 2, size)].view(np.uint8).reshape(size, -1),
@@ -101,18 +104,17 @@ def build(folder: Path, protocol: str, memory: float | None, started: float) -> 
 def main(arguments: argparse.Namespace) -> None:
     """Print the builds."""
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        for times, bounds in ((1.0, (None, arguments.memory)), (arguments.times, (arguments.memory,))):
-            start = time.time()
-            data = write_rows(Path(folder) / f"rows{times}", round(times * ALIBABA_ROWS))
-            print(f"{round(times * ALIBABA_ROWS):,} rows written in {time.time() - start:.0f} s", flush=True)
+        for times, bounds in ((1, (None, arguments.memory)), (arguments.times, (arguments.memory,))):
+            start, num_rows = time.time(), round(times * (arguments.rows or ALIBABA_ROWS))
+            data = write_rows(Path(folder) / f"{len(bounds)}", num_rows)
+            print(f"{num_rows:,} rows written in {time.time() - start:.0f} s", flush=True)
             for memory in bounds:
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
                     built = processes.submit(build, data, arguments.protocol, memory, time.time())
                     num_rows, seconds, peak = built.result()
                 bound = "no bound" if memory is None else f"--memory {memory:g}"
                 print(f"{bound}: {num_rows:,} rows, {seconds:.0f} s, peak {peak / 2**30:.2f} GiB", flush=True)
-            if times == 1.0:
-                (data / RAW_SAMPLE).unlink()
+            shutil.rmtree(data)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ SHORTER = {
     "train_alibaba_IntTower.py": ["--epochs", "1"],
     "train_kuairand_IntTower.py": ["--epochs", "1"],
     "preprocessing.sample": ["--rows", "20000", "--users", "500", "--items", "200"],
+    "benchmark.beyond_memory": ["--rows", "5000", "--times", "2"],
     "benchmark.full_size": ["--steps", "1", "--rounds", "1"],
     "benchmark.training_speed": ["--steps", "1"],
     "benchmark.time_to_auc": ["--seeds", "1", "--configurations", "DCN, quick"],

@@ -1,6 +1,7 @@
 """Data beyond memory: a build with its rows in files gives the same tables, holds few rows, and leaves nothing."""
 
 import itertools
+import json
 import math
 import os
 import signal
@@ -19,7 +20,9 @@ import preprocessing.alibaba
 import preprocessing.choices
 import preprocessing.files
 import preprocessing.space
+import train_alibaba_IntTower
 from preprocessing.alibaba import load_alibaba
+from preprocessing.alibaba import read_alibaba as read
 from preprocessing.choices import GIB, LEAST_MEMORY, PROTOCOLS, check_memory
 from preprocessing.errors import UserError
 from preprocessing.pairs import Twins, find_twins
@@ -155,6 +158,21 @@ def test_a_column_in_a_file_reads_like_an_array(tmp_path, small_blocks):
     np.testing.assert_array_equal(rest[90:110], values[190:210])
     column[10:12] = np.array([-1, -2])
     assert column[9:13].tolist() == [81, -1, -2, 144]
+
+
+def test_the_scripts_flag_reaches_the_build_and_stands_in_no_record(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_alibaba_IntTower, "CACHE_FOLDER", tmp_path / "cache")
+    places = []
+    monkeypatch.setattr(preprocessing.alibaba, "read_alibaba", lambda *given: places.append(given[-1]) or read(*given))
+    settings = train_alibaba_IntTower.Settings(
+        data=str(sample), epochs=1, hidden_units=[16, 8], device="cpu", memory=1.5, output=str(tmp_path / "run")
+    )
+    settings.check()
+    train_alibaba_IntTower.main(settings)
+    assert [place.num_bytes for place in places] == [1.5 * GIB]
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert "memory" not in record["settings"]
+    assert record["fingerprint"] == load_alibaba(sample).fingerprint
 
 
 # --- how much is held
