@@ -27,7 +27,7 @@ from experiment.settings import LATER
 from model import MODELS
 from preprocessing.choices import BY_TIME
 from preprocessing.files import write_atomically
-from reproduction.plans import BASE, EVERY, NAMES, OWN, RANKING_MODELS, REFERENCE, TUNED, table_2_run
+from reproduction.plans import BASE, EVERY, NAMES, OWN, RANKING_MODELS, REFERENCE, TABLE_2, TUNED, table_2_run
 from reproduction.records import PROJECT, RESULTS, Records
 from reproduction.runs import DATA_NAMES, Run
 from reproduction.serving import quality_rows, serving_rows
@@ -189,7 +189,7 @@ def _every_dataset() -> tuple[list[dict], Columns]:
     def best_ranker(row: dict) -> str:
         rankers = sorted(RANKING_MODELS & row["models"].keys())
         name = max(rankers, key=lambda name: row["models"][name]["auc"])
-        of_some = "" if len(rankers) == len(RANKING_MODELS) else f", of {len(rankers)}"
+        of_some = "" if RANKING_MODELS & TABLE_2.keys() <= set(rankers) else f", of {len(rankers)}"
         return f"{NAMES.get(name, name)} {measures(row, name)}{of_some}"
 
     columns: Columns = {"data": lambda row: row["data"], "protocol": lambda row: row["protocol"]}
