@@ -188,6 +188,7 @@ def test_every_flag_on_a_page_exists():
     text = re.sub(r"<!--.*?-->", "", "".join(page.read_text() for page in PAGES))
     named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", text))
     of_others = {"--logdir", "--factory", "--workers", "--no-access-log"}  # tensorboard's, and uvicorn's
+    of_others |= {"--no-deps"}  # pip's
     of_others |= {"--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port"}  # torchrun's
     assert {flag for flag in named if flag not in known} <= of_others
 
