@@ -91,11 +91,11 @@ def _twins_of_users(pairs: Pairs, times: np.ndarray, part: int, num_parts: int) 
     # Hashes tell at once that most rows have no twin, in little memory; the few others are compared for certain.
     hashes, rows = [], []
     for block in blocks(len(times)):
-        hashed = pd.util.hash_array(pairs.codes(block))
-        hashed *= np.uint64(0x9E3779B97F4A7C15)
-        hashed += pd.util.hash_array(times[block])
         chosen = np.flatnonzero(pairs.user_of_row[block] % num_parts == part)
-        hashes.append(hashed[chosen])
+        hashed = pd.util.hash_array(pairs.codes(block)[chosen])
+        hashed *= np.uint64(0x9E3779B97F4A7C15)
+        hashed += pd.util.hash_array(times[block][chosen])
+        hashes.append(hashed)
         rows.append((block.start + chosen).astype(row_type(len(times))))
     hashes, rows = np.concatenate(hashes), np.concatenate(rows)
     ordered = np.sort(hashes)
