@@ -43,7 +43,9 @@ def scorer_called(
         raise UserError(f"scorer: expected one of {', '.join(SCORERS)}, got {name!r}.")
     if name == "torch" and not is_installed("torch"):
         raise UserError("scorer: expected torch to be installed, it is not; install it, or choose 'numpy'.")
-    forms = (partial(maxsim, temperature=temperature), partial(maxsim_in_torch, temperature=temperature))
+    forms = (maxsim, maxsim_in_torch)
+    if temperature is not None:
+        forms = tuple(partial(form, temperature=temperature) for form in forms)
     if name == "numpy" or not is_installed("torch"):
         return forms[0]
     if name == "torch":

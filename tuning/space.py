@@ -59,7 +59,7 @@ OWN: dict[str, Space] = {
     "AutoInt": {"att_layer_num": _one_of(1, 2, 3), "att_head_num": _one_of(1, 2, 4)},
     "HIT": _HEADS | {"generator_weight": _log(1e-3, 10)},
     "PolyEncoder": {
-        "num_codes": _one_of(2, 4, 8, 16, 32),
+        "num_codes": _one_of(4, 8, 16, 32),
         "code_dim": _one_of(16, 32, 64, 128),
         "code_temperature": _log(0.01, 10),
     },
