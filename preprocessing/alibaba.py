@@ -33,7 +33,7 @@ from preprocessing.synthetic import SAMPLE_PROBABILITIES, load_probabilities, pr
 from preprocessing.tables import Dataset
 from preprocessing.text_tables import Numbered, check_zero_or_one, fault_at, table_of
 
-# As text_tables.read_blocks takes them; the headers' surplus spaces do not count.
+# As parquet_tables.read_blocks takes them; the headers' surplus spaces do not count.
 FILES = {
     RAW_SAMPLE: {"user": "int", "time_stamp": "int", "adgroup_id": "int", "pid": "str?", "clk": "int"},
     AD_FEATURE: {

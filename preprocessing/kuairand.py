@@ -44,7 +44,7 @@ from preprocessing.synthetic import SAMPLE_PROBABILITIES, parse_probabilities
 from preprocessing.tables import Dataset
 from preprocessing.text_tables import check_zero_or_one, table_of
 
-# As text_tables.read_blocks takes them; a log's label is added. Whole numbers may be written as "1" or "1.0". What
+# As parquet_tables.read_blocks takes them; a log's label is added. Whole numbers may be written as "1" or "1.0". What
 # else a log says of a row (is_like, play_time_ms, ...) came after the video was shown, so it is no feature.
 LOG = {"user_id": "int", "video_id": "int", "time_ms": "int", "tab": "int?"}
 FILES = {
