@@ -105,11 +105,12 @@ def test_many_clients_are_answered_from_one_generation_each_while_the_index_is_u
         expected.append(index.score(user, ids))
     while ask(port, None, "/health")[1]["generation"] != index.generation:
         time.sleep(0.05)
-    writer, end = ItemIndex(index.folder), time.monotonic() + SECONDS
+    writer, served = ItemIndex(index.folder), threading.Event()
 
     def client(_: int) -> list[int | str]:
-        connection, seen = http.client.HTTPConnection("127.0.0.1", port), []
-        while time.monotonic() < end + 1.5:  # after the last update, too
+        connection, seen, was_last = http.client.HTTPConnection("127.0.0.1", port), [], False
+        while not was_last:
+            was_last = served.is_set()  # one more question after the last update is there
             status, answer = ask(port, {"user": USER, "candidates": ids.tolist()}, connection=connection)
             assert status == 200
             scores = np.array(answer["scores"], np.float32)
@@ -118,13 +119,18 @@ def test_many_clients_are_answered_from_one_generation_each_while_the_index_is_u
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         answered = pool.map(client, range(CLIENTS))
-        updates = 1
-        while time.monotonic() < end:
-            updates += 1
-            writer.put(ids, versions[updates % 2])
-            time.sleep(0.2)
+        updates, end = 1, time.monotonic() + SECONDS
+        try:
+            while time.monotonic() < end:
+                updates += 1
+                writer.put(ids, versions[updates % 2])
+                time.sleep(0.2)
+            while ask(port, None, "/health")[1]["generation"] != writer.generation:
+                assert time.monotonic() < end + 60, "the server does not see the last update"
+                time.sleep(0.05)
+        finally:
+            served.set()
         answered = list(answered)
-    assert ask(port, None, "/health")[1]["generation"] == writer.generation
     for seen in answered:
         assert set(seen) == {0, 1}
         assert seen[-1] == updates % 2

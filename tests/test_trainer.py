@@ -179,6 +179,14 @@ def test_the_history_tells_the_auxiliary_loss_apart_from_the_cross_entropy(data)
     assert progress.history[0]["train_auxiliary_loss"] == pytest.approx(auxiliary["cir"].item(), rel=1e-4)
 
 
+@pytest.fixture
+def heard_hang_up():
+    """A dropped connection is told, though the tests may run under nohup, which has it ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(
     ("steps", "stop", "message"),
     [
@@ -200,7 +208,9 @@ def test_the_history_tells_the_auxiliary_loss_apart_from_the_cross_entropy(data)
         "a crash within an epoch",
     ],
 )
-def test_a_run_that_is_stopped_and_resumed_equals_one_that_never_was(data, whole, tmp_path, steps, stop, message):
+def test_a_run_that_is_stopped_and_resumed_equals_one_that_never_was(
+    data, whole, tmp_path, steps, stop, message, heard_hang_up
+):
     assert math.ceil(len(data.train) / BATCH_SIZE) == NUM_BATCHES
     # A crash saves nothing itself: there is a checkpoint after every batch.
     options = {"seed": 1, "run_dir": tmp_path} | ({"checkpoint_seconds": 0.0} if message is None else {})
