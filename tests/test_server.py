@@ -103,34 +103,42 @@ def test_many_clients_are_answered_from_one_generation_each_while_the_index_is_u
     for version in versions:
         index.put(ids, version)
         expected.append(index.score(user, ids))
-    while ask(port, None, "/health")[1]["generation"] != index.generation:
-        time.sleep(0.05)
-    writer, served = ItemIndex(index.folder), threading.Event()
+    wait_until(lambda: ask(port, None, "/health")[1]["generation"] == index.generation)
+    writer, served, seen = ItemIndex(index.folder), threading.Event(), [[] for _ in range(CLIENTS)]
 
-    def client(_: int) -> list[int | str]:
-        connection, seen, was_last = http.client.HTTPConnection("127.0.0.1", port), [], False
+    def client(number: int) -> None:
+        connection, was_last = http.client.HTTPConnection("127.0.0.1", port), False
         while not was_last:
             was_last = served.is_set()  # one more question after the last update is there
             status, answer = ask(port, {"user": USER, "candidates": ids.tolist()}, connection=connection)
             assert status == 200
             scores = np.array(answer["scores"], np.float32)
-            seen += [n for n in range(2) if np.allclose(scores, expected[n], atol=1e-4)] or ["a mixture"]
-        return seen
+            seen[number] += [n for n in range(2) if np.allclose(scores, expected[n], atol=1e-4)] or ["a mixture"]
 
     with ThreadPoolExecutor(CLIENTS) as pool:
-        answered = pool.map(client, range(CLIENTS))
-        updates, end = 1, time.monotonic() + SECONDS
+        clients = [pool.submit(client, number) for number in range(CLIENTS)]
         try:
-            while time.monotonic() < end:
+            wait_until(lambda: all(1 in of_client for of_client in seen))
+            updates, end = 1, time.monotonic() + SECONDS
+            # The server looks for updates now and then: it must have been there with either of them.
+            while time.monotonic() < end or not all(0 in of_client for of_client in seen):
+                assert time.monotonic() < end + 60, "the server does not see the updates"
                 updates += 1
                 writer.put(ids, versions[updates % 2])
-                time.sleep(0.2)
-            while ask(port, None, "/health")[1]["generation"] != writer.generation:
-                assert time.monotonic() < end + 60, "the server does not see the last update"
-                time.sleep(0.05)
+                time.sleep(0.1 + 0.2 * (updates % 2 == 0))  # at odds with the server's second
+            wait_until(lambda: ask(port, None, "/health")[1]["generation"] == writer.generation)
         finally:
             served.set()
-        answered = list(answered)
-    for seen in answered:
-        assert set(seen) == {0, 1}
-        assert seen[-1] == updates % 2
+        for ended in clients:
+            ended.result()
+    for of_client in seen:
+        assert set(of_client) == {0, 1}
+        assert of_client[-1] == updates % 2
+
+
+def wait_until(condition) -> None:
+    """Until it holds, a minute at most."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
