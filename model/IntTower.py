@@ -7,6 +7,7 @@ K head size, P positive pairs, E flattened heads.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -90,12 +91,16 @@ class Tower(nn.Module):
         self.input_dim = self.embedding.output_dim
         self.mlp = MLP(self.input_dim, hidden_units, dropout)
 
-    def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
-        """The tower's input and the output of each of its layers: L + 1 tensors (B, W)."""
+    def input(self, features: dict[str, Tensor]) -> Tensor:
+        """The reweighted fields and the dense inputs, (B, W)."""
         fields_BFD, dense_BN = self.embedding(features)
         if fields_BFD is not None:
             fields_BFD = self.reweighting(fields_BFD)
-        x_BW = concatenate(fields_BFD, dense_BN)
+        return concatenate(fields_BFD, dense_BN)
+
+    def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
+        """The tower's input and the output of each of its layers: L + 1 tensors (B, W)."""
+        x_BW = self.input(features)
         return [x_BW, *self.mlp(x_BW)]
 
 
@@ -255,6 +260,7 @@ class IntTower(Estimator):
         cir_temperature: see CIR.
         init_std: standard deviation of the initial embeddings.
         device: where the parameters are put.
+        make_tower: what makes a side of Tower's arguments.
     """
 
     auxiliary = True
@@ -280,6 +286,7 @@ class IntTower(Estimator):
         cir_weight: float = 1.0,
         cir_temperature: float = 0.1,
         init_std: float = 0.01,
+        make_tower: Callable[..., Tower] = Tower,
     ):
         super().__init__([*user_feature_columns, *item_feature_columns], task)
         _check_choice("fe_input", fe_input, FE_INPUTS)
@@ -297,7 +304,7 @@ class IntTower(Estimator):
         # Layers above the last one that is scored would get no gradient; they are not built.
         user_units, item_units = dnn_hidden_units[: self.user_layers[-1]], dnn_hidden_units[: self.item_layer]
         self.user_tower, self.item_tower = (
-            Tower(columns, units, dnn_dropout, reweighting, light_se_residual, init_std)
+            make_tower(columns, units, dnn_dropout, reweighting, light_se_residual, init_std)
             for columns, units in ((user_feature_columns, user_units), (item_feature_columns, item_units))
         )
         user_widths = [self.user_tower.input_dim, *user_units]
@@ -334,7 +341,7 @@ class IntTower(Estimator):
     def encode_user(self, features: dict[str, Tensor]) -> list[Tensor]:
         """The user's heads at each scored level: L tensors (B, H * K); with biases, the user's besides, (B, 1)."""
         layers = self.user_tower(features)
-        heads = self.interaction.encode_user([layers[layer] for layer in self.user_layers])
+        heads = self.user_heads(layers)
         return heads if self.biases is None else [*heads, self.biases[0](layers[0])]
 
     def encode_item(self, features: dict[str, Tensor]) -> list[Tensor]:
@@ -346,8 +353,16 @@ class IntTower(Estimator):
     def score(self, user: list[Tensor], item: list[Tensor]) -> Tensor:
         """Logits (B,) of encoded pairs; one user or one item row meets every row of the other side."""
         if self.biases is None:
-            return self.interaction.score(user, item)
-        return self.interaction.score(user[:-1], item[:-1]) + (user[-1] + item[-1])[:, 0]
+            return self.interact(user, item)
+        return self.interact(user[:-1], item[:-1]) + (user[-1] + item[-1])[:, 0]
+
+    def user_heads(self, layers: list[Tensor]) -> list[Tensor]:
+        """The heads of each scored level, L tensors (B, H * K), from the user tower's layers."""
+        return self.interaction.encode_user([layers[layer] for layer in self.user_layers])
+
+    def interact(self, user: list[Tensor], item: list[Tensor]) -> Tensor:
+        """Logits (B,) from heads alone."""
+        return self.interaction.score(user, item)
 
     def forward(self, features: dict[str, Tensor], labels: Tensor | None = None):
         """Logits (B,); with labels, also the auxiliary losses by name, each weighted as it enters the loss."""
@@ -355,12 +370,18 @@ class IntTower(Estimator):
         logits_B = self.score(user, item)
         if labels is None:
             return logits_B
-        if not self.cir_weight:
-            return logits_B, {}
         if self.biases is not None:
             user, item = user[:-1], item[:-1]
+        return logits_B, self.auxiliary_losses(features, user, item, labels)
+
+    def auxiliary_losses(
+        self, features: dict[str, Tensor], user: list[Tensor], item: list[Tensor], labels: Tensor
+    ) -> dict[str, Tensor]:
+        """The losses beside the cross-entropy, of heads alone, each weighted as it enters the loss."""
+        if not self.cir_weight:
+            return {}
         user_BE, item_BE = self.interaction.contrasted(user, item)
-        return logits_B, {"cir": self.cir_weight * self.cir(user_BE, item_BE, labels, features[self.item_id])}
+        return {"cir": self.cir_weight * self.cir(user_BE, item_BE, labels, features[self.item_id])}
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

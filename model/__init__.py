@@ -12,6 +12,7 @@ if "deepctr_torch" not in sys.modules:
 
 MODELS = {
     "IntTower": "model.IntTower",
+    "IntTowerPlus": "model.int_tower_plus",
     "LR": "model.lr",
     "StatisticsLR": "model.statistics_lr",
     "DSSM": "model.dssm",

@@ -38,6 +38,16 @@ class Generators(nn.Module):
         return [self.positive(x_BW), self.negative(x_BW)]
 
 
+def guess_loss(guessed: list[Tensor], vector_BE: Tensor, labels_B: Tensor, kind: str = "paper") -> Tensor:
+    """Of one side's guesses, each against the pairs of its label; of several processes each has its share."""
+    positive_B, negative_B = (
+        functional.cosine_similarity(guess_BE.float(), vector_BE.detach().float()) for guess_BE in guessed
+    )
+    cosine_B = labels_B * positive_B + (1 - labels_B) * negative_B
+    num_rows = total(len(labels_B))
+    return cosine_B.sum() / num_rows**2 if kind == "released" else (1 - cosine_B).sum() / num_rows
+
+
 class Tower(nn.Module):
     """One side: the fields and the generated vectors, detached, through the fully connected layers."""
 
@@ -135,16 +145,6 @@ class HIT(Estimator):
         logits_B = self.score(user, item)
         if labels is None:
             return logits_B
-        loss = self._loss(guessed_items, item[0], labels) + self._loss(guessed_users, user[0], labels)
+        sides = (guessed_items, item[0]), (guessed_users, user[0])
+        loss = sum(guess_loss(*side, labels, self.generator_loss) for side in sides)
         return logits_B, {"generators": self.generator_weight * loss}
-
-    def _loss(self, guessed: list[Tensor], vector_BE: Tensor, labels_B: Tensor) -> Tensor:
-        """Of one side's guesses, each against the pairs of its label; of several processes each has its share."""
-        positive_B, negative_B = (
-            functional.cosine_similarity(guess_BE.float(), vector_BE.detach().float()) for guess_BE in guessed
-        )
-        cosine_B = labels_B * positive_B + (1 - labels_B) * negative_B
-        num_rows = total(len(labels_B))
-        if self.generator_loss == "released":
-            return cosine_B.sum() / num_rows**2
-        return (1 - cosine_B).sum() / num_rows

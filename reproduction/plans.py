@@ -42,7 +42,9 @@ NAMES = {
     "PolyEncoder": "Poly-Encoder",
     "FinalMLPTower": "FinalMLP, cut to towers",
     "DCNv2": "DCN-V2",
+    "IntTowerPlus": "IntTower, further parts",
 }
+SEARCH_OF = {"IntTowerPlus": REFERENCE}  # whose search a model without one of its own takes
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Variant:
     def run(self, dataset: str, protocol: str, seed: int = FIRST_SEED) -> Run:
         """Its run with a seed; what it does not change is as in table 2."""
         if self.tuned:
-            found = tuned_settings(DATA_NAMES[dataset], protocol)[self.model]
+            found = tuned_settings(DATA_NAMES[dataset], protocol)[SEARCH_OF.get(self.model, self.model)]
             return Run(dataset, protocol, self.model, seed, tuple((found | dict(self.changes)).items()))
         preset = script(dataset).PRESETS[self.preset] if self.preset else {}
         changes = {} if self.by_protocol else as_under_strict(dataset, protocol, self.model)
@@ -172,6 +174,19 @@ DELAYS = [
     for model in TABLE_2
     for name, delay in LABEL_DELAYS.items()
 ]
+# What its successors might give IntTower, each alone, around what a search found for IntTower. The temperature of soft
+# maxima goes from nearly even weights of an item's heads to nearly the best head alone.
+_FURTHER = {
+    "a bias of each user and item": dict(biases=True),
+    "a gate of each level": dict(level_gates=True),
+    **{f"soft maxima, temperature {value:g}": dict(maxsim_temperature=value) for value in (3.0, 1.0, 0.3, 0.1)},
+    **{f"heads drawn apart, weight {value:g}": dict(apart_weight=value) for value in (0.01, 0.1, 1.0)},
+    **{f"guesses of the other side, weight {value:g}": dict(guess_weight=value) for value in (0.01, 0.1, 1.0)},
+}
+NEXT = [
+    Variant(REFERENCE, tuned=True),
+    *(Variant(name, tuple(part.items()), "IntTowerPlus", tuned=True) for name, part in _FURTHER.items()),
+]
 DEFAULT_GROUPS = {"parts": PARTS, "cir": CIR, "heads": HEADS, "released": RELEASED}
 ABLATION = DEFAULT_GROUPS | {
     "start": START,
@@ -179,8 +194,9 @@ ABLATION = DEFAULT_GROUPS | {
     "statistics": STATISTICS_SETS,
     "delays": DELAYS,
     "tuned": TUNED_PARTS,
+    "next": NEXT,
 }
-OF_PARTS = ("parts", "tuned")  # groups whose rows are compared with the whole model
+OF_PARTS = ("parts", "tuned", "next")  # groups whose rows are compared with the whole model
 
 
 def _of_table_2(dataset: str, model: str) -> dict:
@@ -221,7 +237,7 @@ def variants_of(dataset: str, group: str, protocol: str) -> list[Variant]:
         variant
         for variant in ABLATION[group]
         if (variant.preset is None or variant.preset in script(dataset).PRESETS)
-        and (not variant.tuned or variant.model in tuned)
+        and (not variant.tuned or SEARCH_OF.get(variant.model, variant.model) in tuned)
     ]
     # What the search left out by itself is no change to it.
     return [v for v in variants if not v.tuned or v.name == REFERENCE or not _is_whole_model(v, dataset, protocol)]

@@ -34,8 +34,9 @@ class Heads(nn.Module):
         model: one whose towers are apart; it is put into evaluation mode.
         levels: of IntTower, which of the levels that it was trained to score are served: "all", the "last", or a list
             such as [0, 2]. Logits were trained as a sum over all, so fewer cost AUC and calibration.
-    Raises UserError for a model of another kind, weights that are not finite, a level that it does not score, or a
-    `score` that is not this form, as after an edit of fe_score that leaves out levels which are served here.
+    Raises UserError for a model of another kind or with soft maxima, weights that are not finite, a level that it does
+    not score, or a `score` that is not this form, as after an edit of fe_score that leaves out levels which are served
+    here.
     """
 
     def __init__(self, model: nn.Module, levels: Levels = "all"):
@@ -44,6 +45,11 @@ class Heads(nn.Module):
             raise UserError(
                 f"{type(model).__name__}: expected a model whose towers are apart, as IntTower's and DSSM's are; one "
                 "that needs the pair has nothing to compute ahead."
+            )
+        if getattr(model, "maxsim_temperature", 0.0):
+            raise UserError(
+                f"--maxsim-temperature: expected 0, since an index scores by MaxSim, got {model.maxsim_temperature:g}; "
+                "train without it."
             )
         check_weights(model, type(model).__name__)
         self.model = model.eval()

@@ -45,6 +45,8 @@ TWO_TOWERS = [
     ("PolyEncoder", {"code_temperature": 0.3}),
     ("MVKE", {"num_kernels": 2}),
     ("FinalMLPTower", {"fusion_heads": 3}),
+    ("IntTowerPlus", {"level_gates": True, "guess_weight": 0.1, "biases": True}),
+    ("IntTowerPlus", {"maxsim_temperature": 0.5, "fe_input": "input", "guess_weight": 0.1, "item_head": 3}),
 ]
 
 
@@ -151,7 +153,13 @@ def test_every_weight_learns(name, options):
 
 @pytest.mark.parametrize(
     ("name", "losses"),
-    [("IntTower", ["cir"]), ("DSSMCIR", ["cir"]), ("DAT", ["user_mimic", "item_mimic"]), ("HIT", ["generators"])],
+    [
+        ("IntTower", ["cir"]),
+        ("DSSMCIR", ["cir"]),
+        ("DAT", ["user_mimic", "item_mimic"]),
+        ("HIT", ["generators"]),
+        ("IntTowerPlus", ["cir"]),
+    ],
 )
 def test_with_labels_a_model_gives_the_same_logits_and_its_losses(name, losses):
     model = small_model(name)

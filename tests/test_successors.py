@@ -14,6 +14,8 @@ from torch.nn import functional
 from model.finalmlp import Fusion
 from model.mvke import Experts
 from model.poly_encoder import SoftMaxSim
+from preprocessing.errors import UserError
+from serving.heads import Heads
 from serving.maxsim import maxsim
 
 
@@ -177,3 +179,102 @@ def test_the_scorer_with_a_temperature_is_the_formula(rows, dtype):
     np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
     tensors = (None if array is None else torch.from_numpy(array) for array in (users_BQK, stored, scales_N, picked))
     np.testing.assert_allclose(torch_maxsim(*tensors, 0.7).numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+def plus(**options):
+    """A small IntTowerPlus of two levels, two heads of a user and three of an item, of size 4."""
+    return small_model("IntTowerPlus", **({"field_dim": 4, "user_head": 2, "item_head": 3} | options))
+
+
+def test_inttower_with_no_further_part_is_inttower():
+    options = {"field_dim": 4, "user_head": 2, "item_head": 3}
+    features, labels = random_features(ALL_COLUMNS, 6), random_labels(6)
+    (logits, losses), (expected, of_inttower) = (
+        plus()(features, labels),
+        small_model("IntTower", **options)(features, labels),
+    )
+    assert torch.equal(logits, expected)
+    assert losses == of_inttower
+
+
+def test_gates_weigh_a_users_levels_by_a_softmax_of_its_input_and_start_at_1():
+    model = plus(level_gates=True).eval()
+    features = random_features(ALL_COLUMNS, 5)
+    layers, item_BGK = model.user_tower(features), model.encode_item(features)[0].view(5, 3, 4)
+    levels = [heads.view(5, 2, 4) for heads in model.interaction.encode_user(layers[1:])]
+    of_levels = [plain_maxsim(heads, item_BGK) for heads in levels]
+    torch.testing.assert_close(model(features), sum(of_levels) + model.output_bias)
+    torch.nn.init.normal_(model.level_gates.weight)
+    gates_BL = 2 * model.level_gates(layers[0]).softmax(1)
+    expected = gates_BL[:, 0] * of_levels[0] + gates_BL[:, 1] * of_levels[1]
+    torch.testing.assert_close(model(features), expected + model.output_bias)
+
+
+def test_soft_maxima_weigh_an_items_heads_by_the_softmax_of_their_products():
+    model = plus(maxsim_temperature=0.7).eval()
+    features = random_features(ALL_COLUMNS, 4)
+    levels = [heads.view(4, 2, 4) for heads in model.encode_user(features)]
+    item_BGK = model.encode_item(features)[0].view(4, 3, 4)
+    for row, logit in enumerate(model(features)):
+        expected = model.output_bias[0]
+        for heads in levels:
+            for head in heads[row]:
+                products = torch.stack([head @ of_item for of_item in item_BGK[row]])
+                expected = expected + products @ (products / 0.7).softmax(0)
+        torch.testing.assert_close(logit, expected)
+
+
+def test_soft_maxima_near_temperature_0_are_maxsim():
+    features = random_features(ALL_COLUMNS, 6)
+    torch.testing.assert_close(plus(maxsim_temperature=1e-6).eval()(features), plus().eval()(features))
+
+
+def test_the_penalty_is_the_mean_squared_cosine_between_different_heads_of_a_row():
+    model = plus(apart_weight=0.5, cir_weight=0.0).eval()
+    features, labels = random_features(ALL_COLUMNS, 3), random_labels(3)
+    sides = [heads.view(3, -1, 4) for heads in (*model.encode_user(features), *model.encode_item(features))]
+    means = []
+    for heads_BHK in sides:
+        pairs = [(row, i, j) for row in heads_BHK for i in range(len(row)) for j in range(i)]
+        means.append(sum(functional.cosine_similarity(row[i], row[j], dim=0) ** 2 for row, i, j in pairs) / len(pairs))
+    torch.testing.assert_close(model(features, labels)[1]["apart"], 0.5 * sum(means) / 3)
+
+
+def test_of_one_head_there_is_nothing_to_draw_apart():
+    model = plus(apart_weight=1.0, cir_weight=0.0, user_head=1, item_head=1)
+    assert model(random_features(ALL_COLUMNS, 3), random_labels(3))[1]["apart"] == 0
+
+
+def test_inttowers_guesses_are_of_the_other_sides_mean_head_and_learn_from_their_loss_alone():
+    model = plus(guess_weight=0.5, cir_weight=0.0)
+    features, labels = random_features(ALL_COLUMNS, 12), random_labels(12)
+    _, losses = model(features, labels)
+    user, item = model.encode_user(features)[-1].view(12, 2, 4), model.encode_item(features)[0].view(12, 3, 4)
+    expected = 0.0
+    for tower, mean_BK in ((model.user_tower, item.mean(1)), (model.item_tower, user.mean(1))):
+        positive, negative = tower.guesses(features)
+        guess_BK = torch.where(labels[:, None] > 0, positive, negative)
+        expected = expected + (1 - functional.cosine_similarity(guess_BK, mean_BK)).mean()
+    torch.testing.assert_close(losses["guesses"], 0.5 * expected)
+    losses["guesses"].backward()
+    learning = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    assert learning == {name for name, _ in model.named_parameters() if ".generators." in name}
+    model.zero_grad()
+    model(features).sum().backward()
+    assert all(p.grad is None for name, p in model.named_parameters() if ".generators." in name)
+
+
+@pytest.mark.parametrize("name", ["maxsim_temperature", "apart_weight", "guess_weight"])
+def test_a_further_part_has_a_weight_of_at_least_0(name):
+    with pytest.raises(UserError, match=f"{name}: expected a number of at least 0, got -1.0"):
+        plus(**{name: -1.0})
+
+
+def test_a_dot_product_has_no_heads_for_further_parts():
+    with pytest.raises(UserError, match="interaction: expected the fe_block, whose heads these parts are of, got dot"):
+        plus(interaction="dot", level_gates=True)
+
+
+def test_soft_maxima_are_no_score_of_the_index():
+    with pytest.raises(UserError, match=r"--maxsim-temperature: expected 0, since an index scores by MaxSim, got 0\.7"):
+        Heads(plus(maxsim_temperature=0.7))

@@ -46,6 +46,7 @@ def runs(tmp_path_factory, sample_folder):
         "DAT": {"model": "DAT"},
         "DCN": {"model": "DCN"},
         **{name: {"model": name} for name in SUCCESSORS},
+        "IntTowerPlus": {"model": "IntTowerPlus", "level_gates": True, "apart_weight": 0.1, "guess_weight": 0.1},
     }
     return {name: trained(folder / name, sample_folder, **settings) for name, settings in kinds.items()}
 
@@ -62,6 +63,7 @@ SERVED = [
     "DSSMCIR",
     "DAT",
     *SUCCESSORS,
+    "IntTowerPlus",
 ]
 
 
