@@ -196,7 +196,12 @@ def _every_dataset() -> tuple[list[dict], Columns]:
     for name in shown:
         columns[NAMES.get(name, name)] = functools.partial(measures, name=name)
     columns["best ranking model"] = best_ranker
-    return rows, columns | {"seeds": lambda row: f"{row['models'][REFERENCE]['seeds']}"}
+
+    def seeds(row: dict) -> str:
+        counts = {of_model["seeds"] for name, of_model in row["models"].items() if name in TABLE_2}
+        return f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+
+    return rows, columns | {"seeds": seeds}
 
 
 RUNS = {
