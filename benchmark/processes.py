@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from experiment.settings import check_torchrec
+from experiment.installed import check_torchrec
 from preprocessing.command import Parser, exit_code, positive, read_command_line
 from preprocessing.sources import alibaba_files
 

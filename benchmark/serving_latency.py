@@ -35,9 +35,10 @@ TWO_TOWERS = {
     "IntTower 4 x 16": ("IntTower", {}),
     "IntTower 8 x 32": ("IntTower", {"user_head": 8, "item_head": 8, "field_dim": 32}),
     "IntTower 32 x 64": ("IntTower", {"user_head": 32, "item_head": 32, "field_dim": 64}),
+    **{name: (name, {}) for name in ("HIT", "PolyEncoder", "MVKE", "FinalMLPTower")},
 }
 ONNX, BY_FRAME = ", ONNX", ", ONNX, by DataFrame"
-RANKING = ("COLD", "WDL", "DeepFM", "DCN", "AutoInt")
+RANKING = ("COLD", "WDL", "DeepFM", "DCN", "AutoInt", "DCNv2", "FinalMLP")
 MODELS = [name + form for name in TWO_TOWERS for form in ("", ONNX)] + ["IntTower 4 x 16" + BY_FRAME, *RANKING]
 
 

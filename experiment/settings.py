@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import math
-import os
-import shutil
-import sys
 import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from experiment.flags import as_flag, flag_name, integers, levels, option
+from experiment.installed import check_compiler, check_tensorboard, check_torchrec
 from experiment.tuned import tuned_settings
 from model import MODELS, model_class
 from model.choices import (
@@ -184,18 +181,6 @@ LATER = {
     "shard_embeddings": 0,
 }
 
-# What requirements-sharding.txt brings, by the names under which it is imported.
-SHARDING = ("torchrec", "fbgemm_gpu", "tensordict", "pyvers", "pyre_extensions", "typing_inspect", "mypy_extensions")
-
-
-def check_torchrec() -> None:
-    """Raise UserError where a package is missing that --shard-embeddings needs."""
-    if missing := [name for name in SHARDING if importlib.util.find_spec(name) is None]:
-        raise UserError(
-            f"--shard-embeddings: expected TorchRec and what it needs, got no {' and no '.join(missing)}; "
-            "pip install --no-deps -r requirements-sharding.txt, or leave the flag out."
-        )
-
 
 @dataclass
 class TrainingSettings(ModelSettings):
@@ -294,20 +279,14 @@ class TrainingSettings(ModelSettings):
         if self.resume and self.overwrite:
             raise UserError("--resume, --overwrite: expected one of them, got both.")
         check_device(self.device)
-        compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-        if self.compile and self.device in ("auto", "cpu") and shutil.which(compiler) is None:
-            raise UserError(
-                f"--compile: expected the compiler {compiler}, got none; install it, or leave the flag out."
-            )
+        if self.compile and self.device in ("auto", "cpu"):
+            check_compiler()
         if self.shard_embeddings and self.compile:
             raise UserError("--shard-embeddings, --compile: expected one of them, got both.")
         if self.shard_embeddings:
             check_torchrec()
-        if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
-            raise UserError(
-                "--tensorboard: expected the package tensorboard, got none; "
-                "pip install -r requirements-tensorboard.txt, or leave the flag out."
-            )
+        if self.tensorboard:
+            check_tensorboard()
 
     def known(self):
         """What the run of --init-from knows of ids, see preprocessing/known.py; None where there is none.

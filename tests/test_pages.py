@@ -29,8 +29,10 @@ SHORTER = {
     "reproduce.py --table 2 --datasets": [
         *("--datasets", "kuairand", "--models", "StatisticsLR", "--protocols", "strict", "--seeds", "1"),
     ],
-    "reproduce.py --table ablation --groups delays": ["--models", "StatisticsLR"],
-    "reproduce.py --table ablation --groups": ["--groups", "start", "--datasets", "kuairand"],
+    "reproduce.py --table ablation --groups delays": ["--models", "StatisticsLR", "--datasets", "kuairand"],
+    "reproduce.py --table ablation --groups": [
+        *("--groups", "statistics", "--models", "StatisticsLR", "--datasets", "kuairand", "--protocols", "strict"),
+    ],
     "reproduce.py --table 2": ["--models", "LR", "--protocols", "strict", "--seeds", "1"],
     "reproduce.py --table ablation": ["--groups", "released"],
     "reproduce.py --table latency": [],

@@ -16,7 +16,7 @@ from shell import PROJECT, SCRIPT, assert_refused, environment, run
 from test_distributed import in_processes
 from torch import nn
 
-from experiment.settings import SHARDING
+from experiment.installed import SHARDING
 from model.layers import embedding_table
 from preprocessing.errors import UserError
 from preprocessing.tables import Table
