@@ -2,9 +2,10 @@
 
     python -m benchmark.kills --kills 100
 
-Four kinds of work take turns, each in a process of its own on a small synthetic sample: training, building a cache,
-building an index, updating one. After each kill the same command is run again, over what is left in its folder; what it
-ends with is compared, bit for bit, with the end of work that nothing stopped. Exit code 1 where one differs.
+Five kinds of work take turns, each in a process of its own on a small synthetic sample: training, training in two
+processes, building a cache, building an index, updating one. After each kill the same command is run again, over what
+is left in its folder; what it ends with is compared, bit for bit, with the end of work that nothing stopped. Exit code
+1 where one differs. Of two processes one is killed, and the other is told to stop, as torchrun does.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -43,13 +45,15 @@ import torch
 import serving.build_index
 import train_movielens_IntTower as script
 from preprocessing.cache import cached
-from preprocessing.errors import UserError
+from preprocessing.errors import Stopped, UserError
 from preprocessing.movielens import load_movielens, read_movielens
 from preprocessing.sample_movielens import write_movielens_sample
 from serving.index_files import MANIFEST, Form, open_segment, read_manifest
 from serving.item_index import ItemIndex, create_index
 from serving.trained_run import load_run
 from training.checkpoint import load_checkpoint, weights_checksum
+from training.errors import Interrupted
+from training.group import process_group
 
 ITEMS, UPDATES = 2000, 30
 SETTINGS = dict(epochs=3, batch_size=128, checkpoint_seconds=0.0, hidden_units=[16, 8], embedding_dim=8, device="cpu")
@@ -66,7 +70,8 @@ class Place:
 
 def train(place: Place) -> None:
     """A checkpoint after every batch."""
-    script.main(script.Settings(data=str(place.data), output=str(place.folder), resume=True, **SETTINGS))
+    with process_group(torch.device("cpu")):
+        script.main(script.Settings(data=str(place.data), output=str(place.folder), resume=True, **SETTINGS))
 
 
 def build_cache(place: Place) -> None:
@@ -131,6 +136,7 @@ class Kind:
     name: str
     work: Callable[[Place], None]
     state: Callable[[Path], str]
+    num_processes: int = 1
     seconds: float = 0.0  # that it takes where nothing stops it
     expected: str = ""
     kills: int = 0
@@ -139,17 +145,44 @@ class Kind:
     equal: int = 0
 
 
-def start(kind: Kind, place: Place) -> multiprocessing.Process:
-    """The work in a process of its own, forked, so that no kill is spent on imports; on one thread that is safe."""
-    process = multiprocessing.get_context("fork").Process(target=_work, args=(kind, place))
-    process.start()
-    return process
+class Running:
+    """The work in processes of its own, forked, so that no kill is spent on imports; on one thread that is safe."""
+
+    def __init__(self, kind: Kind, place: Place):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        context = multiprocessing.get_context("fork")
+        numbers = range(kind.num_processes)
+        self.processes = [context.Process(target=_work, args=(kind, place, number, port)) for number in numbers]
+        for process in self.processes:
+            process.start()
+
+    def kill(self, moments: random.Random) -> None:
+        """Kill one of them at once, and have the others end."""
+        killed = moments.choice(self.processes)
+        killed.kill()
+        killed.join()
+        for process in self.processes:
+            process.terminate()
+        self.end()
+
+    def end(self) -> int:
+        """Wait for their end; the highest of their exit codes."""
+        for process in self.processes:
+            process.join()
+        return max(process.exitcode for process in self.processes)
 
 
-def _work(kind: Kind, place: Place) -> None:
+def _work(kind: Kind, place: Place, number: int, port: int) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if kind.num_processes > 1:
+        os.environ |= {"RANK": f"{number}", "LOCAL_RANK": f"{number}", "WORLD_SIZE": f"{kind.num_processes}"}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
     try:
         kind.work(place)
+    except (Interrupted, Stopped):
+        os._exit(1)  # of one that was told to stop, or whose partner is gone
     except UserError as error:
         print(f"{kind.name}: refused: {error}", file=sys.stderr)
         os._exit(2)
@@ -157,16 +190,14 @@ def _work(kind: Kind, place: Place) -> None:
 
 def kill_once(kind: Kind, place: Place, moments: random.Random) -> None:
     """Kill the work at a random moment, and have it done again to its end."""
-    process = start(kind, place)
+    running = Running(kind, place)
     time.sleep(moments.uniform(0, kind.seconds))
-    process.kill()
-    process.join()
-    again = start(kind, place)
-    again.join()
+    running.kill(moments)
+    code = Running(kind, place).end()
     kind.kills += 1
-    kind.resumed += again.exitcode == 0
-    kind.refused += again.exitcode == 2
-    kind.equal += again.exitcode == 0 and kind.state(place.folder) == kind.expected
+    kind.resumed += code == 0
+    kind.refused += code == 2
+    kind.equal += code == 0 and kind.state(place.folder) == kind.expected
     shutil.rmtree(place.folder, ignore_errors=True)
 
 
@@ -176,6 +207,7 @@ def main(arguments: argparse.Namespace) -> int:
     moments = random.Random(arguments.seed)
     kinds = [
         Kind("training", train, state_of_run),
+        Kind("training, two processes", train, state_of_run, num_processes=2),
         Kind("cache building", build_cache, state_of_cache),
         Kind("index building", build_index, state_of_index),
         Kind("index updates", update_index, state_of_index),
@@ -186,16 +218,14 @@ def main(arguments: argparse.Namespace) -> int:
         for kind in kinds:
             place = Place(data, folder / "training", folder / kind.name)
             begun = time.monotonic()
-            process = start(kind, place)
-            process.join()
-            if process.exitcode:
-                raise UserError(f"{kind.name}: expected to end well where nothing stops it, got {process.exitcode}.")
+            if code := Running(kind, place).end():
+                raise UserError(f"{kind.name}: expected to end well where nothing stops it, got {code}.")
             kind.seconds, kind.expected = time.monotonic() - begun, kind.state(place.folder)
         for number in range(arguments.kills):
             kill_once(kinds[number % len(kinds)], Place(data, folder / "training", folder / "killed"), moments)
-    print(f"{'work':18}{'kills':>7}{'resumed':>9}{'refused in a line':>19}{'equal bit for bit':>19}")
+    print(f"{'work':25}{'kills':>7}{'resumed':>9}{'refused in a line':>19}{'equal bit for bit':>19}")
     for kind in kinds:
-        print(f"{kind.name:18}{kind.kills:7}{kind.resumed:9}{kind.refused:19}{kind.equal:19}")
+        print(f"{kind.name:25}{kind.kills:7}{kind.resumed:9}{kind.refused:19}{kind.equal:19}")
     return int(any(kind.equal + kind.refused < kind.kills for kind in kinds))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
 from experiment.folder import check_output
 from experiment.settings import TrainingSettings, parse_settings
-from preprocessing.command import exit_code, read_command_line
+from preprocessing.command import exit_code, number_of_process, read_command_line
 from training.device import resolve_device
 from training.group import process_group
 
@@ -22,6 +23,8 @@ def read_settings(settings: type, presets: dict[str, dict] | None = None) -> Tra
         check_output(chosen)
         return chosen
 
+    if number_of_process()[1] > 1:  # torch, not imported yet, would warn that all parameters are used, which is well
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     return read_command_line(parse)
 
 

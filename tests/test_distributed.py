@@ -201,6 +201,7 @@ def test_torchrun_trains_by_the_script_and_the_first_process_alone_speaks_and_wr
     )
     assert first.returncode == 0, first.stderr
     assert first.stdout.count("epoch   1") == first.stdout.count("record, checkpoint") == 1
+    assert "Warning" not in first.stderr
     assert json.loads((tmp_path / "run" / "record.json").read_text())["num_processes"] == 2
     again = subprocess.run(
         [*command, str(tmp_path / "run")], cwd=PROJECT, env=environment(), capture_output=True, text=True
