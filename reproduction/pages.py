@@ -27,7 +27,18 @@ from experiment.settings import LATER
 from model import MODELS
 from preprocessing.choices import BY_TIME
 from preprocessing.files import write_atomically
-from reproduction.plans import BASE, EVERY, NAMES, OWN, RANKING_MODELS, REFERENCE, TABLE_2, TUNED, table_2_run
+from reproduction.plans import (
+    BASE,
+    EVERY,
+    NAMES,
+    OWN,
+    RANKING_MODELS,
+    REFERENCE,
+    TABLE_2,
+    TUNED,
+    table_2_run,
+    table_2_runs,
+)
 from reproduction.records import PROJECT, RESULTS, Records
 from reproduction.runs import DATA_NAMES, Run
 from reproduction.serving import quality_rows, serving_rows
@@ -172,6 +183,19 @@ def _handicaps() -> tuple[list[dict], Columns]:
     return records, own | _MEASURES | {"published AUC / logloss": _published} | _EFFORT
 
 
+def _processes() -> tuple[list[dict], Columns]:
+    """One run by one process, and by two that train together, tables whole and shared."""
+    alone = Records().find(table_2_runs("movielens", "strict", TUNED)[REFERENCE])
+    assert alone is not None, "results/movielens/strict.jsonl has no record of what was searched for IntTower"
+    together = sorted(_choices("processes"), key=lambda r: r["settings"].get("shard_embeddings", 0))
+
+    def tables(record: dict) -> str:
+        return f"shared, {record['sharded']['optimizer']}" if "sharded" in record else "whole"
+
+    own: Columns = {"processes": lambda r: f"{r.get('num_processes', 1)}", "tables": tables}
+    return [alone, *together], own | _VALIDATION | _MEASURES | _EFFORT
+
+
 def _every_dataset() -> tuple[list[dict], Columns]:
     """AUC and logloss of three models and of the best of the others, a row for each data set, protocol and settings."""
     records, rows, shown = Records(), [], ("StatisticsLR", BASE, REFERENCE)
@@ -211,6 +235,7 @@ RUNS = {
     "variations": _variations,
     "tuning": _tuning,
     "handicaps": _handicaps,
+    "processes": _processes,
     **{
         f"{data}-{protocol}": functools.partial(_by_time, data, protocol) for data in DATA_NAMES for protocol in BY_TIME
     },
