@@ -1,5 +1,4 @@
 """FinalMLP: two networks over gated copies of the same fields, joined by a bilinear form (Mao et al., AAAI 2023).
-
 FinalMLPTower is what of it can be served: one network reads the user, the other the item, and no gate crosses.
 
 Shapes: B batch, W layer width, H heads of the bilinear form.

@@ -113,9 +113,8 @@ class HIT(Estimator):
             Tower(columns, dnn_hidden_units, dnn_dropout, num_heads * field_dim, init_std)
             for columns, num_heads in ((user_feature_columns, item_head), (item_feature_columns, user_head))
         )
-        width = dnn_hidden_units[-1]
         self.levels = [0]  # MaxSim is of the last layer alone
-        self.interaction = FEBlock([width], width, user_head, item_head, field_dim)
+        self.interaction = FEBlock([*dnn_hidden_units[-1:]], dnn_hidden_units[-1], user_head, item_head, field_dim)
         self.user_feature_names = self.user_tower.embedding.feature_names
         self.item_feature_names = self.item_tower.embedding.feature_names
         self.to(device)
