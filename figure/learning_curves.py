@@ -24,10 +24,12 @@ def draw_learning_curves(
             axes.plot(epochs, aucs, color="black", lw=1, zorder=2)
             best = record["best_epoch"]
             axes.plot(best, aucs[best - 1], "o", color="black", ms=5, zorder=3)
-        late = sorted({record["best_epoch"] for record in records if record["best_epoch"] > longest})
+        late = [record for record in records if record["best_epoch"] > longest]
         if late:
-            text = f"best at {late[0]}" + (f" to {late[-1]}" if len(late) > 1 else "")
-            axes.annotate(text, (longest, aucs[longest - 1]), (0, -14), textcoords="offset points", ha="right")
+            best = sorted({record["best_epoch"] for record in late})
+            text = f"best at {best[0]}" + (f" to {best[-1]}" if len(best) > 1 else "")
+            last_drawn = longest, _curve(late[-1])[1][longest - 1]
+            axes.annotate(text, last_drawn, (0, -14), textcoords="offset points", ha="right")
         axes.set_title(names.get(model, model), fontsize=10)
         axes.set_xlim(0.5, longest + 0.5)
         whole_numbers(axes.xaxis)

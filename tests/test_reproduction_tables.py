@@ -328,3 +328,17 @@ def test_the_parts_around_what_was_found_leave_out_what_the_search_left_out_by_i
     changes = [dict(run.changes) for run in ablation("movielens", "strict", ["tuned"], 1)]
     assert whole | {"fe_input": "output"} in changes
     assert changes.count(whole) == 1
+
+
+def test_a_model_whose_best_epoch_is_not_drawn_says_so_where_the_curve_of_its_seed_ends(monkeypatch):
+    def of_epochs(epochs: int, best: int) -> dict:
+        history = [{"epoch": epoch, "valid_auc": 0.8 + epoch / 1000} for epoch in range(1, epochs + 1)]
+        record = {"epochs": epochs, "best_epoch": best, "history": history}
+        return record | {"dataset": "movielens", "protocol": "online", "labels_leak": False}
+
+    curves = {"LR": [of_epochs(40, best=35), of_epochs(6, best=1)]}
+    module = figure.learning_curves
+    axes, *_ = panels(lambda: module.draw_learning_curves(curves, "IntTower", {}, None), monkeypatch, module)
+    [note] = axes.texts
+    assert note.get_text() == "best at 35"
+    assert note.xy == pytest.approx((30, 0.83))
