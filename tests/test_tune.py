@@ -319,9 +319,12 @@ def test_the_command_makes_what_is_missing_whatever_stopped_it_and_however_many_
     project = copy_of_the_project(tmp_path / "project")
     environ = environment(INTTOWER_DATA=str(sample_folder))
 
-    def tune(found: str, trials: int, jobs: int) -> list[str]:
-        command = [sys.executable, "tune.py", "--models", "LR", "StatisticsLR", "--trials", str(trials)]
-        command += ["--jobs", str(jobs), "--found", found]
+    def command_of(found: str, jobs: int, *models: str) -> list[str]:
+        flags = f"--models {' '.join(models)} --trials 2 --jobs {jobs} --found {found}"
+        return [sys.executable, "tune.py", *flags.split()]
+
+    def tune(found: str, jobs: int, *models: str) -> list[str]:
+        command = command_of(found, jobs, *models)
         ended = subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr
         return ended.stdout.splitlines()
@@ -330,21 +333,20 @@ def test_the_command_makes_what_is_missing_whatever_stopped_it_and_however_many_
         path = project / found / "movielens-synthetic-strict" / "LR.jsonl"
         return [without_clock(json.loads(line)) for line in path.read_text().splitlines()]
 
-    first = tune("a", 2, jobs=2)
+    first = tune("a", 2, "LR", "StatisticsLR")
     assert sum("trial 1: valid AUC" in line for line in first) == 2
     assert [record["times"] for record in records("a")][:3] == [1, 1, 2]
     before = (project / "a" / "movielens-synthetic-strict" / "LR.jsonl").read_bytes()
-    assert tune("a", 2, jobs=2)[-8:] == first[-8:]  # the same table
+    assert tune("a", 2, "LR", "StatisticsLR")[-8:] == first[-8:]  # the same table
     assert (project / "a" / "movielens-synthetic-strict" / "LR.jsonl").read_bytes() == before
     assert (project / "a" / "figure" / "movielens-synthetic-strict_trials.png").stat().st_size > 10_000
 
-    command = [sys.executable, "tune.py", "--models", "LR", "StatisticsLR", "--trials", "2", "--jobs", "1"]
     stopped = subprocess.Popen(
-        [*command, "--found", "b"], cwd=project, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command_of("b", 1, "LR"), cwd=project, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     next(line for line in stopped.stdout if "trial 0" in line)
     stopped.send_signal(signal.SIGTERM)
     _, told = stopped.communicate(timeout=60)
     assert (stopped.returncode, "the same command goes on" in told) == (EXIT_INTERRUPTED, True), told
-    tune("b", 2, jobs=1)
+    tune("b", 1, "LR")
     assert records("b") == records("a")
