@@ -246,6 +246,9 @@ def _remove_unnamed(folder: Path, before: list[dict], entries: list[dict]) -> No
                     _unlink(file)
         elif _SEGMENT.fullmatch(place.name) and (is_made(place) or (place.name in known and place.is_dir())):
             remove_made(place)
+        elif _SEGMENT.fullmatch(place.name):
+            with suppress(OSError):
+                place.rmdir()  # only an empty one: a kill may come before it is marked, or after the mark is gone
 
 
 def _unlink(file: Path) -> None:

@@ -397,6 +397,13 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_update(index):
     assert len(ItemIndex(index.folder)) == 6
 
 
+def test_an_empty_segment_of_a_writer_that_was_killed_around_its_mark_is_removed_by_the_next_update(index):
+    left = index.folder / new_name()
+    left.mkdir()
+    index.put([1], heads(1))
+    assert not left.exists()
+
+
 def test_what_others_keep_in_the_folder_of_an_index_stays(tmp_path):
     names = ["segment-notes/x", f"segment-0123456789ab/{HEADS}", "segment-list.txt", "building/y", LOCK, "heads.npy"]
     theirs = {tmp_path / name: name.encode() for name in names}
