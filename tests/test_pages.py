@@ -66,7 +66,7 @@ SHORTER = {
         *("--minutes", "0.02"),
     ],
     "benchmark.soak": ["--minutes", "0.05"],
-    "benchmark.kills": ["--kills", "4"],
+    "benchmark.kills": ["--kills", "5"],
     "benchmark.start": ["--repeats", "1"],
     "benchmark.going_on": ["--models", "DCN", "--seeds", "1"],
     "benchmark.processes": ["--steps", "1", "--user-ids", "100"],
