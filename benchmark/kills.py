@@ -168,10 +168,10 @@ class Running:
         self.end()
 
     def end(self) -> int:
-        """Wait for their end; the highest of their exit codes."""
+        """Wait for their end; an exit code that is not 0, where there is one."""
         for process in self.processes:
             process.join()
-        return max(process.exitcode for process in self.processes)
+        return max((process.exitcode for process in self.processes), key=abs)  # a signal's is below 0
 
 
 def _work(kind: Kind, place: Place, number: int, port: int) -> None:

@@ -41,9 +41,9 @@ class ModelSettings:
     init_std: float = option(
         0.01, "standard deviation of initial embeddings (WDL, DeepFM, DCN, DCNv2, AutoInt: and layers)"
     )
-    user_head: int = option(4, "IntTower, IntTowerPlus, HIT: heads of each user level")
-    item_head: int = option(4, "IntTower, IntTowerPlus, HIT: heads of the item")
-    field_dim: int = option(16, "IntTower, IntTowerPlus, HIT: size of a head")
+    user_head: int = option(4, "IntTower, HIT: heads of each user level")
+    item_head: int = option(4, "IntTower, HIT: heads of the item")
+    field_dim: int = option(16, "IntTower, HIT: size of a head")
     levels: str = option("all", "IntTower: user levels that are scored: all, last, or indices like 0,2", type=levels)
     fe_input: str = option("output", "IntTower: what of a layer the FE-Block projects", choices=FE_INPUTS)
     fe_scale: str = option(
@@ -59,7 +59,7 @@ class ModelSettings:
         choices=INTERACTIONS,
     )
     biases: bool = option(False, "IntTower: a bias of each user and each item, linear in its tower's input")
-    level_gates: bool = option(False, "IntTowerPlus: each user weighs the levels")
+    level_gates: bool = option(False, "IntTowerPlus, which has all of IntTower's, too: each user weighs the levels")
     maxsim_temperature: float = option(0.0, "IntTowerPlus: of soft maxima in MaxSim's place; 0: MaxSim")
     apart_weight: float = option(0.0, "IntTowerPlus: weight of a penalty for heads that are alike")
     guess_weight: float = option(0.0, "IntTowerPlus: weight of the loss of HIT's generators, whose guesses towers read")
