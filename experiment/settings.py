@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import math
 import typing
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 from experiment.flags import as_flag, flag_name, integers, levels, option
@@ -140,10 +142,12 @@ def model_fields() -> dict[str, dataclasses.Field]:
     return {field.name: field for field in dataclasses.fields(ModelSettings)}
 
 
-def taken_fields(model: type) -> dict[str, str]:
+@functools.cache
+def taken_fields(model: type) -> MappingProxyType[str, str]:
     """Those fields of ModelSettings that a model takes, and its names for them."""
     names = {name: _DEEPCTR_NAMES.get(name, name) for name in model_fields()}
-    return {name: option_name for name, option_name in names.items() if option_name in model.option_names()}
+    options = model.option_names()  # reads the signature of every class it is made of
+    return MappingProxyType({name: option_name for name, option_name in names.items() if option_name in options})
 
 
 _DEEPCTR_NAMES = {"dropout": "dnn_dropout", "hidden_units": "dnn_hidden_units"}
