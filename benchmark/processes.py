@@ -5,8 +5,8 @@
 
 Steps of IntTower on generated rows of MovieLens's columns, one thread a process: one process alone; two that have half
 of the batch each and exchange nothing, which is what their cores could do; and two that train together. With --data
-the steps are on rows of those files, and two processes train together once with every embedding table whole on both,
-and once with the large ones sharded (training/sharding.py).
+the steps are on rows of those files, once with every embedding table whole on each process, and once with the large
+ones sharded (training/sharding.py).
 """
 
 from __future__ import annotations
@@ -133,37 +133,38 @@ def rows_of_alibaba(path: str) -> Rows:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Print a line per number of processes and size of table."""
+    """Print a line per number of processes, of every size of table or of the files' tables whole and sharded."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a process inherits it before it imports torch
     print(f"cpu, {os.cpu_count()} cores, a thread per process, batch {BATCH_SIZE}, torch {torch.__version__}")
-    if arguments.data is not None:
-        compare_sharded(rows_of_alibaba(arguments.data), arguments.steps, arguments.shard_embeddings)
+    if arguments.data is None:
+        print_header("user ids")
+        for num_users in arguments.user_ids:
+            compare(f"{num_users:,}", rows_of_movielens(num_users), arguments.steps)
         return
-    print(f"{'user ids':>10}  {'processes':28}{'samples/s':>11}{'ms/step':>9}{'waiting':>9}{'MiB each':>10}")
-    for num_users in arguments.user_ids:
-        apart = None
-        for name, count, together in (("1", 1, True), ("2, exchanging nothing", 2, False), ("2, together", 2, True)):
-            seconds, memory = measured(count, together, rows_of_movielens(num_users), arguments.steps)
-            apart = seconds if not together else apart
-            waiting = f"{1 - apart / seconds:.0%}" if together and count > 1 else "-"
-            print(
-                f"{num_users:>10,}  {name:28}{BATCH_SIZE / seconds:>11,.0f}{1000 * seconds:>9.1f}{waiting:>9}"
-                f"{memory / 2**20:>10,.0f}",
-                flush=True,
-            )
-
-
-def compare_sharded(rows: Rows, steps: int, shard_rows: int) -> None:
-    """Print a line for one process, and for two with their tables whole and sharded."""
-    with torch.device("meta"):
-        parameters = IntTower(rows.user_columns, rows.item_columns, device="meta").parameters()
+    rows, shard_rows = rows_of_alibaba(arguments.data), arguments.shard_embeddings
+    parameters = IntTower(rows.user_columns, rows.item_columns, device="meta").parameters()
     num_parameters = sum(parameter.numel() for parameter in parameters)
     print(f"Alibaba's columns, {num_parameters:,} parameters; sharded are tables of more than {shard_rows:,} rows")
-    print(f"{'processes':28}{'samples/s':>11}{'ms/step':>9}{'MiB each':>10}")
-    for name, count, shard in (("1", 1, 0), ("2, every table whole", 2, 0), ("2, tables sharded", 2, shard_rows)):
-        seconds, memory = measured(count, True, rows, steps, shard)
+    print_header("tables")
+    compare("whole", rows, arguments.steps)
+    compare("sharded", rows, arguments.steps, shard_rows)
+
+
+def print_header(first: str) -> None:
+    """The names of compare's columns."""
+    print(f"{first:>10}  {'processes':28}{'samples/s':>11}{'ms/step':>9}{'waiting':>9}{'MiB each':>10}")
+
+
+def compare(first: str, rows: Rows, steps: int, shard_rows: int = 0) -> None:
+    """Print a line for one process, for two that exchange nothing and for two that train together, which wait."""
+    apart = None
+    for name, count, together in (("1", 1, True), ("2, exchanging nothing", 2, False), ("2, together", 2, True)):
+        seconds, memory = measured(count, together, rows, steps, shard_rows)
+        apart = seconds if not together else apart
+        waiting = f"{1 - apart / seconds:.0%}" if together and count > 1 else "-"
         print(
-            f"{name:28}{BATCH_SIZE / seconds:>11,.0f}{1000 * seconds:>9.1f}{memory / 2**20:>10,.0f}",
+            f"{first:>10}  {name:28}{BATCH_SIZE / seconds:>11,.0f}{1000 * seconds:>9.1f}{waiting:>9}"
+            f"{memory / 2**20:>10,.0f}",
             flush=True,
         )
 

@@ -41,13 +41,15 @@ def version_of_file(model_file: Path, project: Path = PROJECT) -> str:
         path = waiting.pop()
         if path not in files:
             files.append(path)
-            waiting.extend(_imports(path, project))
-    digests = [_digest(path) for path in sorted(files, key=lambda path: path.relative_to(project).as_posix())]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+            followed = (project / (name.replace(".", "/") + ".py") for name in _imports(path.read_text()))
+            waiting.extend(path for path in followed if path.exists())
+    files.sort(key=lambda path: path.relative_to(project).as_posix())
+    return hashlib.sha256("".join(_digest(path.read_text()) for path in files).encode()).hexdigest()
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(repr(_shape(ast.parse(path.read_text()))).encode()).hexdigest()
+@lru_cache  # models share most of their files
+def _digest(source: str) -> str:
+    return hashlib.sha256(repr(_shape(ast.parse(source))).encode()).hexdigest()
 
 
 def _shape(node):
@@ -66,14 +68,13 @@ def _shape(node):
     return (type(node).__name__, *((name, _shape(value)) for name, value in fields))
 
 
-def _imports(path: Path, project: Path) -> list[Path]:
-    """The files of `FOLLOWED` that a file imports, anywhere in it."""
+@lru_cache
+def _imports(source: str) -> list[str]:
+    """The modules of `FOLLOWED` that a file imports, anywhere in it."""
     names = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module:
             names.append(node.module)
         elif isinstance(node, ast.Import):
             names.extend(alias.name for alias in node.names)
-    followed = (name for name in names if name.split(".")[0] in FOLLOWED or name in FOLLOWED)
-    paths = (project / (name.replace(".", "/") + ".py") for name in followed)
-    return [path for path in paths if path.exists()]
+    return [name for name in names if name.split(".")[0] in FOLLOWED or name in FOLLOWED]
