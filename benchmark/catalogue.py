@@ -36,6 +36,7 @@ import numpy as np
 from serving.choices import DTYPES
 from serving.index_files import Form
 from serving.item_index import ItemIndex, create_index
+from serving.scorer import scorers_here
 
 
 def timed(work) -> float:
@@ -64,7 +65,7 @@ def main(arguments: argparse.Namespace) -> None:
             create_index(folder, form)
             ItemIndex(folder).put(np.arange(arguments.items), heads)
             opened, unchecked = (timed(partial(ItemIndex, folder, verify=checked)) for checked in (True, False))
-            for scorer in ("numpy", "torch"):
+            for scorer in scorers_here():
                 index = ItemIndex(folder, scorer=scorer)
                 if dtype == "float32":
                     assert index.top_k(user, arguments.top).ids.tolist() == best.tolist()

@@ -1,7 +1,7 @@
 """One user against many cached items: serving/maxsim.py beside the naive form, a package, and its bare products.
 
     OMP_NUM_THREADS=1 python -m benchmark.maxsim
-    pip install maxsim-cpu==0.1.0    # not needed; timed too where it is installed
+    pip install -r requirements-compiled.txt maxsim-cpu==0.1.0    # not needed; timed too where they are installed
 
 "naive" lays the user beside every item, level by level, as the seed's fe_score does with a batch. "products" are the
 matrix products that the scores need and nothing else, by numpy's BLAS and by torch's. All take turns in one process, of
@@ -29,7 +29,6 @@ def parse(words: list[str]) -> argparse.Namespace:
 if __name__ == "__main__":
     arguments = read_command_line(parse)  # before the imports below, which take seconds
 
-import importlib.util
 import os
 import time
 from collections.abc import Callable
@@ -39,6 +38,7 @@ import torch
 
 import serving.maxsim_torch
 from preprocessing.utils import fe_score
+from serving.choices import is_installed
 from serving.maxsim import maxsim
 from training.memory import keep_freed_memory
 
@@ -69,7 +69,12 @@ def forms(levels: int, heads: int, size: int, num_items: int) -> dict[str, Calla
         "products, numpy": lambda: [head_NK @ user_KQ for head_NK in items_GNK],
         "products, torch": lambda: [head_NK @ user_tensor.T for head_NK in map(torch.from_numpy, items_GNK)],
     }
-    if importlib.util.find_spec("maxsim_cpu"):
+    if is_installed("llvmlite"):
+        from serving.maxsim_compiled import maxsim as compiled
+
+        scored["ours, compiled"] = lambda: compiled(user_QK[None], items_NGK)[0]
+        scored["of ids, compiled"] = lambda: compiled(user_QK[None], items_NGK, None, rows)[0]
+    if is_installed("maxsim_cpu"):
         import maxsim_cpu
 
         scored["maxsim-cpu"] = lambda: maxsim_cpu.maxsim_scores(user_QK, items_NGK)

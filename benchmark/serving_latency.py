@@ -3,11 +3,11 @@
     python -m benchmark.serving_latency
 
 Each model is served by a process of its own, as it would be; they take turns of some requests, so that a drift of the
-machine reaches all. A two-tower model encodes the user, a dict, and scores the candidates in an index, by the faster
-scorer; "ONNX" lines do without torch, by onnxruntime and numpy, and "by DataFrame" is what that takes where the user
-comes as a frame of one row. A ranking model (DCN and others) encodes the user and runs its network on every pair, its
-candidates' features being in memory. Weights and items are random: they do not change the time. Last come requests per
-second of two processes with one thread each.
+machine reaches all. A two-tower model encodes the user, a dict, and scores the candidates in an index, by the fastest
+scorer; "ONNX" lines do without torch, by onnxruntime and numpy, "compiled" by llvmlite in numpy's place, and "by
+DataFrame" is what that takes where the user comes as a frame of one row. A ranking model (DCN and others) encodes the
+user and runs its network on every pair, its candidates' features being in memory. Weights and items are random: they do
+not change the time. Last come requests per second of two processes with one thread each.
 """
 
 from __future__ import annotations
@@ -37,9 +37,13 @@ TWO_TOWERS = {
     "IntTower 32 x 64": ("IntTower", {"user_head": 32, "item_head": 32, "field_dim": 64}),
     **{name: (name, {}) for name in ("HIT", "PolyEncoder", "MVKE", "FinalMLPTower")},
 }
-ONNX, BY_FRAME = ", ONNX", ", ONNX, by DataFrame"
+ONNX, BY_FRAME, COMPILED = ", ONNX", ", ONNX, by DataFrame", ", ONNX, compiled"
 RANKING = ("COLD", "WDL", "DeepFM", "DCN", "AutoInt", "DCNv2", "FinalMLP")
-MODELS = [name + form for name in TWO_TOWERS for form in ("", ONNX)] + ["IntTower 4 x 16" + BY_FRAME, *RANKING]
+MODELS = [name + form for name in TWO_TOWERS for form in ("", ONNX, COMPILED)] + [
+    "IntTower 4 x 16" + BY_FRAME,
+    *RANKING,
+]
+MODELS.remove("PolyEncoder" + COMPILED)  # the temperature has no compiled form
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -57,6 +61,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     movielens_files(arguments.data)
     if any(ONNX in name for name in arguments.models):
         check_installed(["onnx", "onnxscript", "onnxruntime"], "requirements-export.txt")
+    if any(name.endswith(COMPILED) for name in arguments.models):
+        check_installed(["llvmlite"], "requirements-compiled.txt")
     return arguments
 
 
@@ -163,8 +169,8 @@ def made_up_run(name: str, data: Dataset, folder: Path, num_items: int, scorer: 
 
 def _two_tower(name: str, data: Dataset, folder: Path, num_items: int) -> tuple[Callable, int]:
     """A function that answers for a user's raw row and candidate ids, and the bytes of an item."""
-    model, scorer = name.removesuffix(BY_FRAME).removesuffix(ONNX), "numpy" if ONNX in name else "fastest"
-    run, index = made_up_run(model, data, folder, num_items, scorer)
+    scorer = "compiled" if name.endswith(COMPILED) else "numpy" if ONNX in name else "fastest"
+    run, index = made_up_run(name.partition(ONNX)[0], data, folder, num_items, scorer)
     served = ExportedRun(export(run, folder / "onnx")) if ONNX in name else run
     if name.endswith(BY_FRAME):
         return lambda user, candidates: index.score(served.encode_users(user)[0], candidates), index.bytes_per_item

@@ -43,7 +43,7 @@ class ItemIndex:
         folder: where the index stands.
         checkpoint: the `checkpoint` of the TrainedRun whose users will be scored; None takes an index of any.
         verify: compare the checksums of all files, which reads them once.
-        scorer: "numpy", "torch", or the "fastest" of them on this machine; see serving/scorer.py.
+        scorer: "numpy", "compiled", "torch", or the "fastest" of them on this machine; see serving/scorer.py.
     Raises UserError where the folder holds no index, a damaged one, or one of other weights.
     """
 

@@ -1,7 +1,8 @@
-"""Which form of the scorer an index uses: numpy's, torch's, or the faster of them on this machine.
+"""Which form of the scorer an index uses: numpy's, a compiled one, torch's, or the fastest of them on this machine.
 
-numpy's needs nothing else. torch's uses several threads better and shares them with the towers; which one is faster
-depends on the heads, the threads and the processor (benchmark/maxsim.py shows it), so it can be measured where it runs.
+numpy's needs nothing else. The compiled one needs llvmlite, and takes half of numpy's time or less for candidates by
+their ids. torch's uses several threads better and shares them with the towers. Which one is fastest depends on the
+heads, the threads and the processor (benchmark/maxsim.py shows it), so it can be measured where it runs.
 """
 
 from __future__ import annotations
@@ -21,11 +22,18 @@ from serving.maxsim import maxsim
 if TYPE_CHECKING:
     import torch
 
-SCORERS = ("numpy", "torch", "fastest")
+SCORERS = ("numpy", "compiled", "torch", "fastest")
+_NEEDS = {"compiled": "llvmlite", "torch": "torch"}
 TRIAL_ITEMS, TRIAL_ROUNDS = 4096, 7
+
 
 # User heads, items, their scales, the rows that are scored, and where the scores go.
 Scorer = Callable[[np.ndarray, np.ndarray, "np.ndarray | None", "np.ndarray | None", "np.ndarray | None"], np.ndarray]
+
+
+def scorers_here() -> list[str]:
+    """Those of SCORERS that have a form of their own, and what that needs."""
+    return [name for name in ("numpy", *_NEEDS) if name == "numpy" or is_installed(_NEEDS[name])]
 
 
 def scorer_called(
@@ -34,22 +42,27 @@ def scorer_called(
     """A function with the arguments of serving/maxsim.py's.
 
     Args:
-        name: of SCORERS; "fastest" tries both for a moment on heads of these numbers and size, with all items and with
-            chosen ones; where there is no torch it is numpy's.
-        temperature: of a model that has one.
-    Raises UserError for another name, and for "torch" where it is not installed.
+        name: of SCORERS; "fastest" tries those that are installed for a moment on heads of these numbers and size, with
+            all items and with chosen ones.
+        temperature: of a model that has one, for which there is no compiled form.
+    Raises UserError for another name, and for a form that is not installed or not there.
     """
     if name not in SCORERS:
         raise UserError(f"scorer: expected one of {', '.join(SCORERS)}, got {name!r}.")
-    if name == "torch" and not is_installed("torch"):
-        raise UserError("scorer: expected torch to be installed, it is not; install it, or choose 'numpy'.")
-    forms = (maxsim, maxsim_in_torch)
+    here = scorers_here()
+    if name in _NEEDS and name not in here:
+        raise UserError(f"scorer: expected {_NEEDS[name]} to be installed, it is not; install it, or choose 'numpy'.")
+    if name == "compiled" and temperature is not None:
+        raise UserError("scorer: expected heads without a temperature, got some of a Poly-Encoder; choose 'numpy'.")
+    forms = {"numpy": maxsim, "compiled": maxsim_compiled, "torch": maxsim_in_torch}
     if temperature is not None:
-        forms = tuple(partial(form, temperature=temperature) for form in forms)
-    if name == "numpy" or not is_installed("torch"):
+        del forms["compiled"]
+        forms = {name: partial(form, temperature=temperature) for name, form in forms.items()}
+    if name in forms:
+        return forms[name]
+    forms = [form for name, form in forms.items() if name in here]
+    if len(forms) == 1:
         return forms[0]
-    if name == "torch":
-        return forms[1]
     generator = np.random.default_rng(0)
     user_BQK = generator.standard_normal((1, num_user_heads, head_dim), dtype=np.float32)
     items_NGK = generator.standard_normal((TRIAL_ITEMS, num_heads, head_dim), dtype=np.float32)
@@ -62,6 +75,13 @@ def scorer_called(
     return lambda users, items, scales, rows, out: (of_all if rows is None else of_chosen)(
         users, items, scales, rows, out
     )
+
+
+def maxsim_compiled(*arguments) -> np.ndarray:
+    """serving/maxsim_compiled.py, which is imported when it is first asked."""
+    import serving.maxsim_compiled
+
+    return serving.maxsim_compiled.maxsim(*arguments)
 
 
 def maxsim_in_torch(

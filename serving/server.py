@@ -1,6 +1,6 @@
 """An example server, without torch: POST /score scores candidates, GET /health says what is served (docs/serving.md).
 
-EXPORT=RUN/onnx INDEX=RUN/index uvicorn --factory serving.server:application --workers 2 --no-access-log
+EXPORT=RUN/onnx INDEX=RUN/index [SCORER=compiled] uvicorn --factory serving.server:application --no-access-log
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from serving.item_index import ItemIndex
 def application() -> Starlette:
     """A worker's application; raises UserError where the folders hold no run, or an index of other weights."""
     run = ExportedRun(os.environ["EXPORT"])
-    index = ItemIndex(os.environ["INDEX"], run.checkpoint)
+    index = ItemIndex(os.environ["INDEX"], run.checkpoint, scorer=os.environ.get("SCORER", "numpy"))
 
     async def score(request: Request) -> Response:
         try:

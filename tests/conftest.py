@@ -1,6 +1,7 @@
 """Data that several test files read."""
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 
 # Small models gain nothing from more threads, and lose much where other work runs on the machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What tests write goes to memory where there is enough: every file is flushed to the disk before it counts as written.
+IN_MEMORY = Path("/dev/shm")
+if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > 4 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 from preprocessing.sample_movielens import write_movielens_sample
 

@@ -46,31 +46,30 @@ def test_any_form_of_the_scorer_gives_the_same_answers(tmp_path, recwarn, scorer
 
 
 def test_a_scorer_that_is_not_there_is_refused(index, monkeypatch):
-    with pytest.raises(UserError, match="expected one of numpy, torch, fastest, got 'faiss'"):
+    with pytest.raises(UserError, match="expected one of numpy, compiled, torch, fastest, got 'faiss'"):
         ItemIndex(index.folder, scorer="faiss")
     monkeypatch.setattr(serving.scorer, "is_installed", lambda package: False)
-    with pytest.raises(UserError, match="expected torch to be installed"):
-        ItemIndex(index.folder, scorer="torch")
+    for scorer, package in (("torch", "torch"), ("compiled", "llvmlite")):
+        with pytest.raises(UserError, match=f"expected {package} to be installed"):
+            ItemIndex(index.folder, scorer=scorer)
     expected = index.score(users(1)[0], IDS)
     assert np.array_equal(ItemIndex(index.folder, scorer="fastest").score(users(1)[0], IDS), expected)
 
 
 def test_the_fastest_scorer_is_the_one_that_took_less_time_on_all_items_and_on_chosen_ones(monkeypatch):
-    forms = (serving.scorer.maxsim, serving.scorer.maxsim_in_torch)
-    for slow, fast in (forms, forms[::-1]):
-        monkeypatch.setattr(serving.scorer, "_seconds", lambda form, *_, slow=slow: float(form is slow))
+    forms = (serving.scorer.maxsim, serving.scorer.maxsim_compiled, serving.scorer.maxsim_in_torch)
+    for fast in forms:
+        monkeypatch.setattr(serving.scorer, "_seconds", lambda form, *_, fast=fast: float(form is not fast))
         assert scorer_called("fastest", 3, 2, 4) is fast
     called = []
-    numpy_form = lambda *_: called.append("numpy")  # noqa: E731
-    monkeypatch.setattr(serving.scorer, "maxsim", numpy_form)
-    monkeypatch.setattr(serving.scorer, "maxsim_in_torch", lambda *_: called.append("torch"))
-    monkeypatch.setattr(
-        serving.scorer, "_seconds", lambda form, _u, _h, rows: float((form is numpy_form) == (rows is None))
-    )
+    for name in ("maxsim", "maxsim_compiled", "maxsim_in_torch"):
+        monkeypatch.setattr(serving.scorer, name, lambda *_, name=name: called.append(name))
+    wanted = {True: serving.scorer.maxsim_in_torch, False: serving.scorer.maxsim_compiled}  # of all, and of chosen ones
+    monkeypatch.setattr(serving.scorer, "_seconds", lambda form, _u, _h, rows: float(form is not wanted[rows is None]))
     mixed = scorer_called("fastest", 3, 2, 4)
     mixed(users(1), heads(3), None, None, None)
     mixed(users(1), heads(3), None, np.array([1]), None)
-    assert called == ["torch", "numpy"]
+    assert called == ["maxsim_in_torch", "maxsim_compiled"]
 
 
 def test_each_user_of_a_batch_may_have_candidates_of_their_own(index):
@@ -93,7 +92,7 @@ def test_candidates_of_each_user_are_no_list_of_ids_to_choose_from_or_to_remove(
     assert len(index) == 5
 
 
-@pytest.mark.parametrize("scorer", ["numpy", "torch"])
+@pytest.mark.parametrize("scorer", ["numpy", "compiled", "torch"])
 def test_scores_go_where_the_caller_says(index, scorer):
     index = ItemIndex(index.folder, scorer=scorer)
     index.put([20, 30], heads(2, seed=5))  # a second segment

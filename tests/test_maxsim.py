@@ -7,6 +7,7 @@ from models import ALL_COLUMNS, int_tower, random_features
 from served import heads, plain_scores, users
 
 import serving.maxsim
+import serving.maxsim_compiled
 import serving.maxsim_torch
 from preprocessing.errors import UserError
 from serving.heads import Heads
@@ -55,14 +56,47 @@ def test_the_form_in_torch_gives_the_scores_of_the_form_in_numpy(monkeypatch, nu
     assert serving.maxsim_torch.maxsim(tensors[0][:0], *tensors[1:]).shape == (0, 50)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+@pytest.mark.parametrize(
+    ("num_user_heads", "num_heads", "head_dim"),
+    # Whole registers and parts of them, of 8 lanes and of 16; one user head; heads that are looped over.
+    [(1, 1, 1), (3, 2, 5), (12, 4, 16), (16, 3, 8), (24, 8, 9), (1, 3, 19), (5, 1, 128), (40, 6, 64)],
+)
+def test_the_compiled_form_gives_the_scores_of_the_form_in_numpy(num_user_heads, num_heads, head_dim, dtype):
+    user = users(2, num_user_heads=num_user_heads, head_dim=head_dim)
+    stored, scales = quantise(heads(50, num_heads=num_heads, head_dim=head_dim), dtype)
+    for chosen in (None, np.array([49, 0, 7, 7]), np.arange(50, dtype=np.int32)[::-2], np.empty(0, np.int64)):
+        expected = maxsim(user, stored, scales, chosen)
+        scores = serving.maxsim_compiled.maxsim(user, stored, scales, chosen)
+        np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_the_compiled_score_of_a_pair_is_the_same_to_the_bit_whatever_is_scored_with_it():
+    user, item = users(2, num_user_heads=12), heads(50, num_heads=4)
+    scores = serving.maxsim_compiled.maxsim(user, item)
+    rows = np.array([3, 49, 3])
+    into = np.zeros((2, 6), np.float32)[:, ::2]  # not side by side
+    assert serving.maxsim_compiled.maxsim(user, item, None, rows, into) is into
+    assert np.array_equal(into, scores[:, rows])
+    assert np.array_equal(serving.maxsim_compiled.maxsim(user[1:], item[7:8])[0], scores[1, 7:8])
+
+
+def test_the_compiled_form_reads_no_row_beyond_the_items():
+    user, item = users(1), heads(5)
+    beyond = serving.maxsim_compiled.maxsim(user, item, None, np.array([4, 5, 2**40, -1]))
+    assert beyond.tolist() == [[beyond[0, 0]] * 4]  # the last
+
+
 @pytest.mark.parametrize("levels", ["all", "last"])
-def test_both_forms_give_the_logits_of_forward(levels):
+def test_all_forms_give_the_logits_of_forward(levels):
     served = Heads(int_tower(levels=levels, init_std=0.5))
     features = random_features(ALL_COLUMNS, 20)
     with torch.inference_mode():
         expected = served.model(features).numpy()
         user_BQK, items_NGK = served.user(features), served.item(features)
-    for scores_BN in (maxsim(user_BQK.numpy(), items_NGK.numpy()), serving.maxsim_torch.maxsim(user_BQK, items_NGK)):
+    arrays = user_BQK.numpy(), items_NGK.numpy()
+    in_torch = serving.maxsim_torch.maxsim(user_BQK, items_NGK)
+    for scores_BN in (maxsim(*arrays), serving.maxsim_compiled.maxsim(*arrays), in_torch):
         logits = np.diagonal(np.asarray(scores_BN)) + served.bias
         np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 

@@ -2,7 +2,9 @@
 
 import ctypes
 import os
+import re
 import sys
+from pathlib import Path
 
 import torch
 
@@ -28,6 +30,10 @@ def keep_freed_memory() -> bool:
 
 def peak_memory_bytes() -> int | None:
     """The largest resident size of this process so far; None where the system does not tell (Windows)."""
+    if sys.platform.startswith("linux"):
+        # getrusage has what the process was started by among its own.
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
     try:
         import resource
     except ImportError:
@@ -40,8 +46,7 @@ def current_memory_bytes() -> int | None:
     """The resident size of this process now; None where the system does not tell (all but Linux)."""
     if not sys.platform.startswith("linux"):
         return None
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_gpu_memory_bytes(device: torch.device) -> int | None:
