@@ -18,6 +18,10 @@ def tuned_settings(data_name: str, protocol: str, found: Path = FOUND) -> dict[s
     Args:
         data_name: the data's own name, such as amazon-Beauty_5.
     """
+    return {model: study["settings"] for model, study in studies(data_name, protocol, found).items()}
+
+
+def studies(data_name: str, protocol: str, found: Path = FOUND) -> dict[str, dict]:
+    """What is known of the search of each model: `settings`, `trials`, `core_hours`, ...; as `tuned_settings`."""
     path = found / f"{data_name}-{SEARCHED_AS.get(protocol, protocol)}.json"
-    studies = json.loads(path.read_text()) if path.exists() else {}
-    return {model: study["settings"] for model, study in studies.items()}
+    return json.loads(path.read_text()) if path.exists() else {}

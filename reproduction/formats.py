@@ -91,6 +91,7 @@ TABLE_2_COLUMNS: Columns = {
     "p (Holm)": _p("lead"),
     "lead, 95 % over users": _range("lead"),
     "best epoch": lambda row: f"{row['best_epoch']:.0f}",
+    "trials": lambda row: f"{row.get('trials', '-')}",
     "seeds": _seeds("lead"),
 }
 PARTS_COLUMNS: Columns = {

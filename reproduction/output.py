@@ -62,6 +62,8 @@ def write_table_2(records: Records, dataset: str, protocol: str, data_name: str,
         title += f" The settings of each model are what `tune.py` found for it under `{searched}`."
     is_published = any("published_auc" in row for row in rows)
     columns = {n: cell for n, cell in TABLE_2_COLUMNS.items() if is_published or not n.startswith("published")}
+    if not tuned:
+        del columns["trials"]
     if protocol != "paper" and is_published:
         title += " The published numbers were measured under a leak, so they are not comparable."
     _write_table(records.folder / data_name / f"table_2{tuned}_{protocol}", title, rows, columns)

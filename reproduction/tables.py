@@ -5,9 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from experiment.tuned import studies
 from reproduction.bootstrap import read_bootstrap
 from reproduction.latency import read_latency
-from reproduction.plans import BASE, LABEL_DELAYS, OF_PARTS, OWN, REFERENCE, table_2_run, table_2_runs, variants_of
+from reproduction.plans import (
+    BASE,
+    LABEL_DELAYS,
+    OF_PARTS,
+    OWN,
+    REFERENCE,
+    TUNED,
+    table_2_run,
+    table_2_runs,
+    variants_of,
+)
 from reproduction.records import RESULTS, Records
 from reproduction.runs import FIRST_SEED
 from reproduction.statistics import holm, mean_and_std, paired_p_value, relative_improvement
@@ -31,6 +42,7 @@ def table_2_rows(
         if by_seed := records.by_seed(run, data_name):
             of_model[model] = by_seed
     published, intervals = PUBLISHED.get(data_name, {}), read_bootstrap(records, data_name, protocol, settings)
+    searched = studies(data_name, protocol) if settings == TUNED else {}
     rows = []
     for model, by_seed in of_model.items():
         row = {"dataset": data_name, "protocol": protocol, "model": model, **_summary(by_seed)}
@@ -39,6 +51,8 @@ def table_2_rows(
             row["published_rela_impr"] = relative_improvement(published[model][0], published[BASE][0])
         if BASE in of_model:
             row["rela_impr"] = relative_improvement(row["auc"], _summary(of_model[BASE])["auc"])
+        if model in searched:
+            row["trials"] = searched[model]["trials"]
         if interval := intervals.get(model):
             row["auc_low"], row["auc_high"] = interval["auc"]
         rows.append(row)

@@ -301,13 +301,14 @@ def test_the_same_records_give_the_same_figure(latency, tmp_path):
 def test_the_tuned_table_is_of_the_models_that_were_searched_and_apart_from_the_other(records, monkeypatch):
     found = {"DSSM": {"lr": 0.002, "epochs": 10}, "DCN": {"lr": 0.004, "epochs": 5}}
     monkeypatch.setattr("reproduction.plans.tuned_settings", lambda data_name, protocol: found)
+    monkeypatch.setattr("reproduction.tables.studies", lambda data_name, protocol: {"DSSM": {"trials": 7}})
     runs = table_2_runs("movielens", "strict", TUNED)
     assert {model: dict(run.changes) for model, run in runs.items()} == found
     before = as_csv(table_2_rows(records, "movielens", "strict"))
     records.add(record_of(runs["DSSM"], 0.89, **REST))
     write_table_2(records, "movielens", "strict", "movielens", TUNED)
     [row] = table_2_rows(records, "movielens", "strict", settings=TUNED)  # without IntTower there is no lead
-    assert (row["model"], row["auc"], row["seeds"]) == ("DSSM", 0.89, 1)
+    assert (row["model"], row["auc"], row["trials"], row["seeds"]) == ("DSSM", 0.89, 7, 1)
     assert as_csv(table_2_rows(records, "movielens", "strict")) == before
     table = (records.folder / "movielens" / "table_2_tuned_strict.md").read_text()
     assert "what `tune.py` found for it under `strict`" in table
