@@ -191,6 +191,20 @@ NEXT = [
         for name, part in _FURTHER.items()
     ),
 ]
+# What their papers leave open or their code does otherwise, around what a search found for each of them.
+_OF_SUCCESSORS = {
+    "HIT": {
+        "the released code's sign and scale": dict(generator_loss="released"),
+        "no loss of the generators": dict(generator_weight=0.0),
+    },
+    "PolyEncoder": {f"temperature {value:g}": dict(code_temperature=value) for value in (10.0, 1.0, 0.1, 0.01)},
+    "MVKE": {f"experts for users: {count}": dict(num_kernels=count) for count in (1, 2, 3, 5)},
+}
+OF_SUCCESSORS = [
+    Variant(f"{NAMES.get(model, model)}: {name}", tuple(changes.items()), model, seeds=1, tuned=True)
+    for model, rows in _OF_SUCCESSORS.items()
+    for name, changes in {"as found": {}, **rows}.items()
+]
 DEFAULT_GROUPS = {"parts": PARTS, "cir": CIR, "heads": HEADS, "released": RELEASED}
 ABLATION = DEFAULT_GROUPS | {
     "start": START,
@@ -199,6 +213,7 @@ ABLATION = DEFAULT_GROUPS | {
     "delays": DELAYS,
     "tuned": TUNED_PARTS,
     "next": NEXT,
+    "successors": OF_SUCCESSORS,
 }
 OF_PARTS = ("parts", "tuned", "next")  # groups whose rows are compared with the whole model
 
