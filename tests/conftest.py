@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 # Small models gain nothing from more threads, and lose much where other work runs on the machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,6 +28,17 @@ def pytest_collection_modifyitems(items):
     """Start the files with most slow tests first, so that no core waits at the end."""
     num_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -num_slow[item.path])
+
+
+class FileByFile(LoadFileScheduling):
+    """A file stays in one process, since its tests share what they made, but for the pages', a minute each."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if "test_pages.py" in nodeid else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return FileByFile(config, log)
 
 
 @pytest.fixture(scope="session")

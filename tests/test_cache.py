@@ -683,6 +683,7 @@ def train_in_little_memory(path: Path) -> None:
     assert trained_auc(numbers) == 1.0  # the first number of a row is its label
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_DATA to count what is allocated")
 def test_a_table_larger_than_memory_is_trained_on(tmp_path):
     # A process of its own: one that has trained holds freed memory, which the limit does not count.

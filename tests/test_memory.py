@@ -9,6 +9,7 @@ from shell import run_in_process
 from training.memory import current_memory_bytes, peak_memory_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the system tells no more")
 def test_the_peak_of_a_process_is_its_own_and_not_that_of_who_started_it():
     held = np.ones(2**27)  # 1 GiB

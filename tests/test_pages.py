@@ -162,6 +162,7 @@ def test_the_tables_and_outputs_are_what_was_recorded():
         assert with_results(text) == text, page
 
 
+@pytest.mark.slow
 def test_the_tables_are_what_the_records_say(tmp_path):
     shutil.copytree(RESULTS, tmp_path, ignore=shutil.ignore_patterns("*.md", "*.csv"), dirs_exist_ok=True)
     records = Records(tmp_path)

@@ -126,6 +126,7 @@ def test_a_learning_curve_that_cannot_be_drawn_is_said_in_a_line_and_the_report_
     assert (tmp_path / "run" / "learning_curve.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_run_without_any_temporary_folder_ends_with_its_report_and_leaves_none(sample_folder, tmp_path):
     # As on a machine whose disks are read-only but for the folder of the run.
     (tmp_path / "start.py").write_text(

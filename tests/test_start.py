@@ -123,6 +123,7 @@ def test_idle_threads_do_not_spin_for_long_unless_the_person_said_how_they_wait(
     assert result.stdout == f"{spins}\n"
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_packages_are_imported_is_a_line():
     code = """
         from preprocessing.command import read_command_line
@@ -185,6 +186,7 @@ sys.exit(exit_code(lambda: [print("a line of some length") for _ in range(10_000
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("reproduce.py", "--help"), ("-c", PRINTS_MORE_THAN_A_BUFFER)])
 @pytest.mark.parametrize("to", ["a full disk", "a pipe that nobody reads"])
 def test_a_command_whose_output_goes_nowhere_ends_in_a_line_at_most(words, to):
@@ -204,6 +206,7 @@ def test_a_command_whose_output_goes_nowhere_ends_in_a_line_at_most(words, to):
         assert (process.stderr.read(), process.wait()) == ("", EXIT_BROKEN_PIPE)
 
 
+@pytest.mark.slow
 def test_a_stdout_that_was_closed_before_the_start_costs_what_is_printed_alone():
     code = "import sys; from preprocessing.command import exit_code; sys.exit(exit_code(lambda: print('a word')))"
     command = f'exec "{sys.executable}" -c "{code}" >&-'

@@ -270,6 +270,7 @@ def test_what_a_killed_process_has_left_half_written_goes_and_nothing_else(tmp_p
     assert sorted(contents(tmp_path)) == [".checkpoint.pt.mine", ".lock", ".notes.77", "checkpoint.pt.77"]
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_folder_goes_with_the_process_that_was_killed(tmp_path):
     code = """
 import os, pathlib, signal, sys
@@ -297,6 +298,7 @@ def test_a_finished_run_whose_checkpoint_or_encoders_are_of_another_is_not_taken
     assert_refused(train(*arguments, "--output", copy), "checkpoint.pt: belongs to another run: seed is 2 there")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reads", ["nothing", "the first epoch"])
 def test_a_run_whose_output_nobody_reads_ends_quietly_and_goes_on_later(reads, finished, sample_folder, tmp_path):
     arguments = ("--data", sample_folder, "--output", tmp_path / "run", *QUICK)
@@ -311,6 +313,7 @@ def test_a_run_whose_output_nobody_reads_ends_quietly_and_goes_on_later(reads, f
     assert_same_run(tmp_path / "run", finished)
 
 
+@pytest.mark.slow
 def test_a_full_disk_behind_the_output_costs_lines_and_not_the_run(finished, sample_folder, tmp_path):
     arguments = ("--data", sample_folder, "--output", tmp_path / "run", *QUICK)
     with open("/dev/full", "w") as full:
@@ -350,6 +353,7 @@ def test_the_released_settings_are_a_preset_that_flags_overrule(sample_folder, t
 
 
 # IntTower itself is trained, killed and resumed above; of the others one of ours is resumed and one of deepctr-torch's.
+@pytest.mark.slow
 @pytest.mark.parametrize("model", sorted(MODELS.keys() - {"IntTower"}))
 def test_a_model_trains_saves_loads_and_resumes(model, sample_folder, tmp_path):
     layers = {} if model in ("LR", "StatisticsLR") else {"dnn_hidden_units": (32, 16)}  # LR has no layers, and says so
@@ -373,6 +377,7 @@ def test_a_model_trains_saves_loads_and_resumes(model, sample_folder, tmp_path):
         assert_same_run(tmp_path / "resumed", tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "model"), [("dcn", "DCN"), ("deepctr", "xDeepFM")])
 def test_editing_one_import_swaps_the_model(module, model, sample_folder, tmp_path):
     line = "from model.IntTower import IntTower as Model\n"

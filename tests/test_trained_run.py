@@ -202,6 +202,7 @@ sys.exit(os.waitpid(child, 0)[1] != 0)
 """
 
 
+@pytest.mark.slow
 def test_a_forked_child_encodes_and_scores_on_one_thread_and_is_refused_with_more(runs, sample_folder, tmp_path):
     build_index(load_run(runs["IntTower"]), read_movielens(sample_folder).movies, tmp_path)
     result = run_in_process("-c", FORKED, runs["IntTower"], tmp_path)

@@ -282,6 +282,7 @@ def test_signals_do_what_they_did_before_once_training_is_over(data):
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_resumed_for_more_epochs_alone(data, tmp_path):
     options = {"learning_rate": 3e-2}
     longer = trainer_of(build(data), **options)

@@ -140,6 +140,7 @@ def test_what_is_worse_than_half_is_stopped_after_two_epochs(study, tmp_path):
     assert (stopped["state"], len(stopped["history"]), stopped["number"]) == (PRUNED, 2, 4)
 
 
+@pytest.mark.slow
 def test_what_the_search_found_best_is_trained_longer_as_long_as_that_does_it_good(study, tmp_path):
     first = trial_of(study, tmp_path / "0", wanted=1)
     study.add(first)
@@ -157,6 +158,7 @@ def test_what_the_search_found_best_is_trained_longer_as_long_as_that_does_it_go
     assert missing_lengths([*study.trials(), better]) == [2, 4]
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_stopped_goes_on_as_if_it_had_never_been(study, tmp_path, monkeypatch):
     whole = trial_of(study, tmp_path / "whole")
     report = optuna.Trial.report
@@ -229,6 +231,7 @@ def test_what_was_found_is_taken_by_the_scripts_and_by_the_table(monkeypatch):
                 assert runs_of_table[model].recorded() == json.loads(json.dumps(parsed.recorded(model_class(model))))
 
 
+@pytest.mark.slow
 def test_what_was_found_is_what_the_records_say(tmp_path):
     shutil.copytree(FOUND, tmp_path / "tuned")
     for folder in filter(Path.is_dir, FOUND.iterdir()):
