@@ -18,7 +18,7 @@ from functools import lru_cache, reduce
 import numpy as np
 from llvmlite import binding, ir
 
-AHEAD = 8  # candidates whose rows are asked for before they are read
+AHEAD = 16  # candidates whose rows are asked for before they are read
 LINE = 64  # bytes that come from memory at once
 UNROLLED = 1024  # multiplications of registers that are written one after the other, without a loop
 
