@@ -127,7 +127,7 @@ def _save(building: Path, place: Path, data: Dataset, written: list[tuple[np.nda
         arrays = {"labels": table.labels.numpy(), "groups": table.groups, "rows": table.rows}
         return {"features": features, **{name: store(array) for name, array in arrays.items()}}
 
-    write_synced(building / ENCODERS, encoders_as_json(data.user_encoder, data.item_encoder))
+    write_synced(building / ENCODERS, [encoders_as_json(data.user_encoder, data.item_encoder)])
     manifest = {
         "fingerprint": data.fingerprint,
         "code": CODE,
@@ -141,9 +141,8 @@ def _save(building: Path, place: Path, data: Dataset, written: list[tuple[np.nda
     }
     manifest["checksums"] = {name: file_checksum(building / name) for name in [*files.values(), ENCODERS]}
     content = json.dumps(manifest)
-    write_synced(
-        building / MANIFEST, json.dumps({"checksum": zlib.crc32(content.encode()), "content": content}).encode()
-    )
+    checked = {"checksum": zlib.crc32(content.encode()), "content": content}
+    write_synced(building / MANIFEST, [json.dumps(checked).encode()])
     if place.exists():
         shutil.rmtree(place)
     building.rename(place)

@@ -8,9 +8,10 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -63,8 +64,8 @@ def check_links(folder: Path) -> None:
             )
 
 
-def write_synced(path: Path, *parts: bytes | memoryview) -> None:
-    """Write a file of a folder that is not yet in use; on return it is on the disk."""
+def write_synced(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Write a file of a folder that is not yet in use, part by part; on return it is on the disk."""
     with open(path, "wb") as file:
         for part in parts:
             file.write(part)
@@ -74,13 +75,17 @@ def write_synced(path: Path, *parts: bytes | memoryview) -> None:
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write an array as .npy, for a folder that is not yet in use; raises OSError where the disk is full."""
+    write_blocks(path, array.dtype, array.shape, [array])
+
+
+def write_blocks(path: Path, dtype: np.dtype, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:
+    """write_array, of an array that comes in blocks of rows."""
     import numpy as np
 
-    if array.dtype.hasobject:
-        raise ValueError(f"Object arrays cannot be saved, got one of {array.dtype}.")
+    if dtype.hasobject:
+        raise ValueError(f"Object arrays cannot be saved, got one of {dtype}.")
     # numpy's own writing to a file does not notice a disk that is full at its end.
-    array = np.ascontiguousarray(array)
-    write_synced(path, npy_header(array.dtype, array.shape), array.data)
+    write_synced(path, chain([npy_header(dtype, shape)], (np.ascontiguousarray(block).data for block in blocks)))
 
 
 def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:

@@ -155,7 +155,7 @@ def _write(run: TrainedRun, folder: Path) -> None:
         "sha256": {file.name: sha256(file) for file in files},
         "bytes": {file.name: file.stat().st_size for file in files},
     }
-    write_synced(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+    write_synced(folder / MANIFEST, [json.dumps(manifest, indent=1).encode()])
 
 
 def _export(path: Path, module: nn.Module, inputs: dict[str, Tensor], axes: tuple, output: str) -> None:

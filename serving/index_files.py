@@ -22,7 +22,7 @@ import os
 import re
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,15 @@ from pathlib import Path
 import numpy as np
 
 from preprocessing.errors import UserError, is_out_of_memory
-from preprocessing.files import check_links, file_checksum, locked, write_array, write_atomically, write_synced
+from preprocessing.files import (
+    check_links,
+    file_checksum,
+    locked,
+    write_array,
+    write_atomically,
+    write_blocks,
+    write_synced,
+)
 
 MANIFEST, LOCK, FORMAT = "manifest.json", ".lock", 2
 IDS, HEADS, SCALES = "ids.npy", "heads.npy", "scales.npy"
@@ -172,13 +180,16 @@ def open_segment(folder: Path, entry: dict, form: Form, verify: bool = True) -> 
         raise UserError(f"{place}: expected a whole segment of an index, got {error}; build it anew.") from error
 
 
-def write_segment(folder: Path, ids: np.ndarray, heads: np.ndarray, scales: np.ndarray | None) -> dict:
-    """Write a segment of items in the order of their ids; returns its entry in the manifest."""
+def write_segment(
+    folder: Path, form: Form, ids: np.ndarray, heads: Iterable[np.ndarray], scales: np.ndarray | None
+) -> dict:
+    """Write a segment of items in the order of their ids, heads block by block; returns its entry in the manifest."""
     place = folder / new_name()
     make_marked(place)
-    arrays = {IDS: ids, HEADS: heads} | ({} if scales is None else {SCALES: scales})
-    for name, array in arrays.items():
-        write_array(place / name, array)
+    write_array(place / IDS, ids)
+    write_blocks(place / HEADS, np.dtype(form.dtype), (len(ids), form.num_heads, form.head_dim), heads)
+    if scales is not None:
+        write_array(place / SCALES, scales)
     return segment_entry(place)
 
 
@@ -214,7 +225,7 @@ def only_writer(folder: Path) -> Iterator[None]:
 def make_marked(place: Path) -> None:
     """Make a folder that `is_made` tells from one of others; an empty one may be there, as a kill leaves it."""
     place.mkdir(parents=True, exist_ok=True)
-    write_synced(place / MARK, b"A part of an item index, which removes it when it is no longer needed.\n")
+    write_synced(place / MARK, [b"A part of an item index, which removes it when it is no longer needed.\n"])
 
 
 def is_made(place: Path) -> bool:

@@ -4,6 +4,7 @@ import errno
 import json
 import pickle
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -174,7 +175,9 @@ def test_the_best_places_are_those_of_a_full_sort(monkeypatch):
         assert np.array_equal(best_places(scores, ids, k), expected)
 
 
-def test_random_updates_leave_what_a_dictionary_would_hold(tmp_path):
+@pytest.mark.parametrize("merged_at_once", [3, 2**16])
+def test_random_updates_leave_what_a_dictionary_would_hold(tmp_path, monkeypatch, merged_at_once):
+    monkeypatch.setattr(serving.item_index, "MERGED_AT_ONCE", merged_at_once)
     create_index(tmp_path, form())
     index, truth = ItemIndex(tmp_path), {}
     generator = np.random.default_rng(0)
@@ -207,6 +210,22 @@ def test_merging_segments_rounds_nothing_twice(tmp_path, dtype):
     for i in range(10, 30):
         index.put([i], heads(1, seed=i))
     np.testing.assert_allclose(index.score(users(1)[0], range(10)), before, rtol=1e-6)
+
+
+def test_an_update_holds_no_more_heads_than_its_own_and_a_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(serving.item_index, "MERGED_AT_ONCE", 500)
+    index = index_of(tmp_path, range(20_000), heads(20_000, head_dim=64), head_dim=64)
+    more = heads(10_000, seed=1, head_dim=64)
+    tracemalloc.start()
+    index.put(range(20_000, 30_000), more)  # joins the items before, as there are no more than twice as many
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(read_manifest(tmp_path).entries) == 1
+    assert peak < 3 * more.nbytes  # in order, and as they are stored; all items are three times as many
+    assert np.array_equal(
+        index.score(users(1, head_dim=64)[0], range(20_000, 30_000)).argsort()[-3:],
+        plain_scores(users(1, head_dim=64), more)[0].argsort()[-3:],
+    )
 
 
 def test_another_reader_sees_an_update_when_it_refreshes_and_not_before(index):
