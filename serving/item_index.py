@@ -8,7 +8,6 @@ Shapes: B users, Q user heads, N items, C candidates, G item heads, K head size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +27,12 @@ from serving.index_files import (
     write_segment,
 )
 from serving.item_ids import RowOfId, as_given, as_ids
+from serving.merging import Part, left_of, merged
 from serving.quantisation import check_finite, quantise
 from serving.scorer import Scorer, scorer_called
 
 CHUNK = 2**14  # scores among which the best are looked for at once
 USERS_AT_ONCE = 16  # whose scores of all items are held at once
-MERGED_AT_ONCE = 2**16  # items whose heads are held while they are written
 
 
 class ItemIndex:
@@ -194,12 +193,12 @@ class ItemIndex:
         if leaving is None:
             rows = current.rows_of(ids)
             leaving = np.sort(rows[rows >= 0])
-        entries, joined = [], [_Part(ids, heads, scales, np.arange(len(ids)))]
+        entries, joined = [], [Part(ids, heads, scales, np.arange(len(ids)))]
         for entry, segment, first in zip(current.manifest.entries, current.segments, current.firsts, strict=True):
             local = leaving[(leaving >= first) & (leaving < first + len(segment))] - first
             removed = np.union1d(segment.removed, local)
             if 2 * len(removed) > len(segment):
-                joined.append(_left(segment, removed))
+                joined.append(left_of(segment, removed))
             elif len(local):
                 entries.append((with_removed(self.folder, entry, removed, generation), segment, removed))
             else:
@@ -207,11 +206,11 @@ class ItemIndex:
         size = sum(len(part.ids) for part in joined)
         while size and entries and len(entries[-1][1]) - len(entries[-1][2]) <= 2 * size:
             _, segment, removed = entries.pop()
-            joined.append(_left(segment, removed))
+            joined.append(left_of(segment, removed))
             size += len(joined[-1].ids)
         kept = [entry for entry, _, _ in entries]
         if size:
-            kept.append(write_segment(self.folder, current.manifest.form, *_merged(joined)))
+            kept.append(write_segment(self.folder, current.manifest.form, *merged(joined)))
         write_manifest(self.folder, Manifest(current.manifest.form, generation, kept))
 
     def _open(self, known: _Snapshot | None) -> _Snapshot:
@@ -368,44 +367,3 @@ def _checked(ids, heads: np.ndarray, current: _Snapshot) -> tuple[np.ndarray, np
     check_finite(heads, ids)
     order = np.argsort(ids, kind="stable")
     return ids[order], *quantise(heads[order], form.dtype)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Items that go into a segment: heads[rows] are theirs, and are read as they are written."""
-
-    ids: np.ndarray
-    heads: np.ndarray
-    scales: np.ndarray | None
-    rows: np.ndarray
-
-
-def _left(segment: Segment, removed: np.ndarray) -> _Part:
-    """What of a segment stays when rows are removed."""
-    kept = np.delete(np.arange(len(segment)), removed)
-    scales = None if segment.scales is None else segment.scales[kept]
-    return _Part(segment.ids[kept], segment.heads, scales, kept)
-
-
-def _merged(parts: list[_Part]) -> tuple[np.ndarray, Iterator[np.ndarray], np.ndarray | None]:
-    """Items of several parts as one, in the order of their ids: ids, heads in blocks, scales.
-
-    Only a block of heads is in memory: those of a large index may not fit.
-    """
-    parts = [part for part in parts if len(part.ids)]
-    ids = np.concatenate([part.ids for part in parts])
-    order = np.argsort(ids, kind="stable")
-    scales = None if parts[0].scales is None else np.concatenate([part.scales for part in parts])[order]
-    part_of = np.repeat(np.arange(len(parts)), [len(part.ids) for part in parts])[order]
-    row_of = np.concatenate([part.rows for part in parts])[order]
-
-    def blocks() -> Iterator[np.ndarray]:
-        for start in range(0, len(ids), MERGED_AT_ONCE):
-            here, rows = part_of[start : start + MERGED_AT_ONCE], row_of[start : start + MERGED_AT_ONCE]
-            block = np.empty((len(rows), *parts[0].heads.shape[1:]), parts[0].heads.dtype)
-            for number, part in enumerate(parts):
-                places = np.flatnonzero(here == number)
-                block[places] = part.heads[rows[places]]
-            yield block
-
-    return ids[order], blocks(), scales

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from served import form, heads, index_of, plain_scores, users
 
-import serving.item_index
+import serving.merging
 import serving.scorer
 from preprocessing.errors import UserError
 from serving.index_files import HEADS, LOCK, MANIFEST, MARK, make_marked, new_name, read_manifest
@@ -177,7 +177,7 @@ def test_the_best_places_are_those_of_a_full_sort(monkeypatch):
 
 @pytest.mark.parametrize("merged_at_once", [3, 2**16])
 def test_random_updates_leave_what_a_dictionary_would_hold(tmp_path, monkeypatch, merged_at_once):
-    monkeypatch.setattr(serving.item_index, "MERGED_AT_ONCE", merged_at_once)
+    monkeypatch.setattr(serving.merging, "MERGED_AT_ONCE", merged_at_once)
     create_index(tmp_path, form())
     index, truth = ItemIndex(tmp_path), {}
     generator = np.random.default_rng(0)
@@ -213,7 +213,7 @@ def test_merging_segments_rounds_nothing_twice(tmp_path, dtype):
 
 
 def test_an_update_holds_no_more_heads_than_its_own_and_a_block(tmp_path, monkeypatch):
-    monkeypatch.setattr(serving.item_index, "MERGED_AT_ONCE", 500)
+    monkeypatch.setattr(serving.merging, "MERGED_AT_ONCE", 500)
     index = index_of(tmp_path, range(20_000), heads(20_000, head_dim=64), head_dim=64)
     more = heads(10_000, seed=1, head_dim=64)
     tracemalloc.start()
