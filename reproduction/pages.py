@@ -211,18 +211,20 @@ def _every_dataset() -> tuple[list[dict], Columns]:
         return f"{of_model['auc']:.4f} / {of_model['logloss']:.4f}"
 
     def best_ranker(row: dict) -> str:
-        rankers = sorted(RANKING_MODELS & row["models"].keys())
-        name = max(rankers, key=lambda name: row["models"][name]["auc"])
-        of_some = "" if RANKING_MODELS & TABLE_2.keys() <= set(rankers) else f", of {len(rankers)}"
+        return max(sorted(RANKING_MODELS & row["models"].keys()), key=lambda name: row["models"][name]["auc"])
+
+    def of_best_ranker(row: dict) -> str:
+        rankers, name = RANKING_MODELS & row["models"].keys(), best_ranker(row)
+        of_some = "" if RANKING_MODELS & TABLE_2.keys() <= rankers else f", of {len(rankers)}"
         return f"{NAMES.get(name, name)} {measures(row, name)}{of_some}"
 
     columns: Columns = {"data": lambda row: row["data"], "protocol": lambda row: row["protocol"]}
     for name in shown:
         columns[NAMES.get(name, name)] = functools.partial(measures, name=name)
-    columns["best ranking model"] = best_ranker
+    columns["best ranking model"] = of_best_ranker
 
     def seeds(row: dict) -> str:
-        counts = {of_model["seeds"] for name, of_model in row["models"].items() if name in TABLE_2}
+        counts = {row["models"][name]["seeds"] for name in {*TABLE_2, best_ranker(row)} & row["models"].keys()}
         return f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
 
     return rows, columns | {"seeds": seeds}
