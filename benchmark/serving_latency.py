@@ -39,11 +39,9 @@ TWO_TOWERS = {
 }
 ONNX, BY_FRAME, COMPILED = ", ONNX", ", ONNX, by DataFrame", ", ONNX, compiled"
 RANKING = ("COLD", "WDL", "DeepFM", "DCN", "AutoInt", "DCNv2", "FinalMLP")
-MODELS = [name + form for name in TWO_TOWERS for form in ("", ONNX, COMPILED)] + [
-    "IntTower 4 x 16" + BY_FRAME,
-    *RANKING,
-]
-MODELS.remove("PolyEncoder" + COMPILED)  # the temperature has no compiled form
+# A Poly-Encoder's temperature has no compiled form.
+_FORMS = {name: ("", ONNX) if name == "PolyEncoder" else ("", ONNX, COMPILED) for name in TWO_TOWERS}
+MODELS = [*(name + form for name in TWO_TOWERS for form in _FORMS[name]), "IntTower 4 x 16" + BY_FRAME, *RANKING]
 
 
 def parse(words: list[str]) -> argparse.Namespace:

@@ -1,7 +1,7 @@
 """Which form of the scorer an index uses: numpy's, a compiled one, torch's, or the fastest of them on this machine.
 
-numpy's needs nothing else. The compiled one needs llvmlite, and takes half of numpy's time or less for candidates by
-their ids. torch's uses several threads better and shares them with the towers. Which one is fastest depends on the
+numpy's needs nothing else. The compiled one needs llvmlite, and takes about half of numpy's time for heads that are few
+and small. torch's uses several threads better and shares them with the towers. Which one is fastest depends on the
 heads, the threads and the processor (benchmark/maxsim.py shows it), so it can be measured where it runs.
 """
 
@@ -26,14 +26,13 @@ SCORERS = ("numpy", "compiled", "torch", "fastest")
 _NEEDS = {"compiled": "llvmlite", "torch": "torch"}
 TRIAL_ITEMS, TRIAL_ROUNDS = 4096, 7
 
-
 # User heads, items, their scales, the rows that are scored, and where the scores go.
 Scorer = Callable[[np.ndarray, np.ndarray, "np.ndarray | None", "np.ndarray | None", "np.ndarray | None"], np.ndarray]
 
 
 def scorers_here() -> list[str]:
-    """Those of SCORERS that have a form of their own, and what that needs."""
-    return [name for name in ("numpy", *_NEEDS) if name == "numpy" or is_installed(_NEEDS[name])]
+    """Those forms that can be used: what they need is installed."""
+    return ["numpy", *(name for name, package in _NEEDS.items() if is_installed(package))]
 
 
 def scorer_called(
