@@ -8,10 +8,12 @@ Shapes: B users, Q user heads, N items, C candidates, G item heads, K head size.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from preprocessing.errors import UserError
 from serving.index_files import (
@@ -50,9 +52,8 @@ class ItemIndex:
 
     def __init__(self, folder: str | Path, checkpoint: str | None = None, verify: bool = True, scorer: str = "numpy"):
         self.folder, self.checkpoint, self.verify, self.scorer = Path(folder), checkpoint, verify, scorer
+        self._refreshing = threading.Lock()
         self._snapshot = self._open(None)
-        form = self.form
-        self._maxsim = scorer_called(scorer, form.num_user_heads, form.num_heads, form.head_dim, form.temperature)
 
     @property
     def form(self) -> Form:
@@ -94,9 +95,10 @@ class ItemIndex:
 
     def refresh(self) -> bool:
         """See what others have updated since; returns whether there was anything."""
-        snapshot = self._open(self._snapshot)
-        is_another = snapshot is not self._snapshot
-        self._snapshot = snapshot
+        with self._refreshing:  # what one thread has opened does not take the place of what came after it
+            snapshot = self._open(self._snapshot)
+            is_another = snapshot is not self._snapshot
+            self._snapshot = snapshot
         return is_another
 
     def score(self, user: np.ndarray, candidate_ids: np.ndarray | list, out: np.ndarray | None = None) -> np.ndarray:
@@ -109,7 +111,7 @@ class ItemIndex:
         Raises UserError for heads of another shape, or heads that are not finite, and for another `out`.
         """
         snapshot = self._snapshot
-        users, is_one = self._users(user)
+        users, is_one = self._users(user, snapshot.manifest.form)
         candidate_ids = as_given(candidate_ids)
         is_list_for_each = candidate_ids.ndim == 2 and not is_one and len(candidate_ids) == len(users)
         if candidate_ids.ndim != 1 and not is_list_for_each:
@@ -126,9 +128,9 @@ class ItemIndex:
         scores = out.reshape(shape)
         if is_list_for_each:
             for user, ids, of_user in zip(users, candidate_ids, scores, strict=True):
-                snapshot.score(self._maxsim, user[None], snapshot.rows_of(ids), of_user[None])
+                snapshot.score(user[None], snapshot.rows_of(ids), of_user[None])
         else:
-            snapshot.score(self._maxsim, users, snapshot.rows_of(candidate_ids), scores)
+            snapshot.score(users, snapshot.rows_of(candidate_ids), scores)
         return out
 
     def top_k(self, user: np.ndarray, k: int, candidates: np.ndarray | list | None = None) -> TopK | list[TopK]:
@@ -145,13 +147,13 @@ class ItemIndex:
         if k < 1:
             raise UserError(f"k: expected at least 1, got {k}.")
         snapshot = self._snapshot
-        users, is_one = self._users(user)
+        users, is_one = self._users(user, snapshot.manifest.form)
         rows = None
         if candidates is not None:
             rows = _distinct(snapshot, candidates, "candidates")
         best = []
         for start in range(0, len(users), USERS_AT_ONCE):
-            for scores in snapshot.score(self._maxsim, users[start : start + USERS_AT_ONCE], rows):
+            for scores in snapshot.score(users[start : start + USERS_AT_ONCE], rows):
                 ids = snapshot.ids if rows is None else snapshot.ids[rows]
                 places = best_places(scores, ids, k)
                 best.append(TopK(ids[places], scores[places]))
@@ -168,7 +170,8 @@ class ItemIndex:
         with only_writer(self.folder):
             current = self._open(self._snapshot)
             ids, heads, scales = _checked(ids, heads, current)
-            self._publish(current, ids, heads, scales)
+            if len(ids):
+                self._publish(current, ids, heads, scales)
         self.refresh()
 
     def remove(self, ids: np.ndarray | list) -> int:
@@ -236,11 +239,17 @@ class ItemIndex:
                         f"{error.filename}: expected a file of the index, got none; build the index anew."
                     ) from error
                 continue  # an update came in between and removed what it replaced
-            return _Snapshot(manifest, segments)
+            form = manifest.form
+            if known is not None and known.manifest.form == form:
+                maxsim = known.maxsim
+            else:
+                maxsim = scorer_called(
+                    self.scorer, form.num_user_heads, form.num_heads, form.head_dim, form.temperature
+                )
+            return _Snapshot(manifest, segments, maxsim)
 
-    def _users(self, user: np.ndarray) -> tuple[np.ndarray, bool]:
+    def _users(self, user: np.ndarray, form: Form) -> tuple[np.ndarray, bool]:
         """(B, Q, K) float32, and whether it was one user's."""
-        form = self.form
         users = np.asarray(user, dtype=np.float32)
         is_one = users.ndim == 2
         users = users[None] if is_one else users
@@ -290,8 +299,8 @@ def best_places(scores_N: np.ndarray, ids_N: np.ndarray, k: int) -> np.ndarray:
 class _Snapshot:
     """One generation, opened. Rows are numbered through all segments, those that are removed included."""
 
-    def __init__(self, manifest: Manifest, segments: list[Segment]):
-        self.manifest, self.segments = manifest, segments
+    def __init__(self, manifest: Manifest, segments: list[Segment], maxsim: Scorer):
+        self.manifest, self.segments, self.maxsim = manifest, segments, maxsim
         sizes = [len(segment) for segment in segments]
         self.firsts = [int(first) for first in np.cumsum([0, *sizes])[:-1]]
         ids = [segment.ids for segment in segments]
@@ -309,9 +318,7 @@ class _Snapshot:
         """(C,) the row of each id, -1 where it is not in the index."""
         return self._row_of_id(as_given(ids))
 
-    def score(
-        self, maxsim: Scorer, users_BQK: np.ndarray, rows: np.ndarray | None, out: np.ndarray | None = None
-    ) -> np.ndarray:
+    def score(self, users_BQK: np.ndarray, rows: np.ndarray | None, out: np.ndarray | None = None) -> np.ndarray:
         """Logits (B, C) of rows, or (B, N) of all where `rows` is None; -inf for row -1 and for removed rows."""
         size = len(self.ids) if rows is None else len(rows)
         scores = np.empty((len(users_BQK), size), np.float32) if out is None else out
@@ -321,11 +328,11 @@ class _Snapshot:
         for segment, first in zip(self.segments, self.firsts, strict=True):
             last = first + len(segment) - 1
             if rows is None:
-                maxsim(users_BQK, segment.heads, segment.scales, None, scores[:, first : last + 1])
+                self.maxsim(users_BQK, segment.heads, segment.scales, None, scores[:, first : last + 1])
             elif first <= lowest and highest <= last:  # the common case: all candidates are in one segment
-                maxsim(users_BQK, segment.heads, segment.scales, rows - first if first else rows, scores)
+                self.maxsim(users_BQK, segment.heads, segment.scales, rows - first if first else rows, scores)
             elif len(here := np.flatnonzero((rows >= first) & (rows <= last))):
-                scores[:, here] = maxsim(users_BQK, segment.heads, segment.scales, rows[here] - first, None)
+                scores[:, here] = self.maxsim(users_BQK, segment.heads, segment.scales, rows[here] - first, None)
         scores += np.float32(self.manifest.form.bias)
         if rows is None and self.num_in_force < size:
             scores[:, ~self.in_force] = -np.inf
@@ -353,17 +360,24 @@ def _key(entry: dict) -> tuple:
     return entry["name"], entry["removed"]
 
 
+def _of_kind(ids, known: np.ndarray) -> pd.Index | None:
+    """Those known ids that tell of what kind new ones are to be; None where there are none, or nothing is new."""
+    if not len(ids) or not len(known):
+        return None
+    # A number may be text that has lost its zeros, for which all are looked through; else one tells.
+    is_number = known.dtype.kind != "i" and pd.api.types.infer_dtype(ids, skipna=False) != "string"
+    return pd.Index(known if is_number else known[:1])
+
+
 def _checked(ids, heads: np.ndarray, current: _Snapshot) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """New items in the order of their ids, in the index's own types."""
     form = current.manifest.form
-    ids, heads = as_ids(ids), np.asarray(heads, dtype=np.float32)
+    ids, heads = as_ids(ids, _of_kind(ids, current.ids)), np.asarray(heads, dtype=np.float32)
     if heads.shape != (len(ids), form.num_heads, form.head_dim):
         raise UserError(
             f"heads: expected shape ({len(ids)}, {form.num_heads}, {form.head_dim}), got {heads.shape}; encode the "
             "items with the run that the index is of."
         )
-    if len(current.ids) and ids.dtype.kind != current.ids.dtype.kind:
-        raise UserError(f"ids: expected ids like {current.ids[0]!r}, got ones like {ids[0]!r}.")
     check_finite(heads, ids)
     order = np.argsort(ids, kind="stable")
     return ids[order], *quantise(heads[order], form.dtype)

@@ -42,7 +42,7 @@ def application() -> Starlette:
         while await asyncio.sleep(1, result=True):
             try:
                 await asyncio.to_thread(index.refresh)  # requests go on with the generation before
-            except (UserError, OSError) as error:
+            except Exception as error:  # whatever it was, the next look may be better
                 print(f"the index stays as it was: {error}", file=sys.stderr, flush=True)
 
     @asynccontextmanager

@@ -6,11 +6,13 @@ import pickle
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from served import form, heads, index_of, plain_scores, users
 
+import serving.item_index
 import serving.merging
 import serving.scorer
 from preprocessing.errors import UserError
@@ -322,8 +324,55 @@ def test_ids_may_be_text(tmp_path):
     index.put(["a-much-longer-id-than-before"], heads(1))
     assert "a-much-longer-id-than-before" in index
     assert len(index) == 4
-    with pytest.raises(UserError, match="expected ids like"):
-        index.put([5], heads(1))
+    index.put([5], heads(1))
+    assert "5" in index
+    index.put([], heads(0))
+    assert len(index) == 5
+    index.put(["007"], heads(1))
+    with pytest.raises(UserError, match="expected text such as '007', got the number 7"):
+        index.put([7], heads(1))
+
+
+def test_an_id_put_as_text_is_the_number_that_it_is(tmp_path):
+    index = index_of(tmp_path, [1, 2], heads(2))
+    index.put(["2", "3"], heads(2))
+    index.put([], heads(0))
+    assert index.ids.tolist() == [1, 2, 3]
+    with pytest.raises(UserError, match="expected whole numbers of 64 bits as ids, got 'B07'"):
+        index.put(["B07"], heads(1))
+
+
+def test_what_one_thread_reads_does_not_take_the_place_of_what_another_put_meanwhile(tmp_path, monkeypatch):
+    index = index_of(tmp_path, [1, 2], heads(2))
+    ItemIndex(tmp_path).put([3], heads(1))  # what the first refresh is to read
+    reads, read = threading.Event(), serving.item_index.open_segment
+
+    def slow(*arguments):
+        segment = read(*arguments)
+        if threading.current_thread() is refreshing:
+            reads.set()
+            putting.join(0.2)
+        return segment
+
+    monkeypatch.setattr(serving.item_index, "open_segment", slow)
+    refreshing = threading.Thread(target=index.refresh)
+    putting = threading.Thread(target=lambda: (reads.wait(), index.put([99], heads(1))))
+    putting.start()
+    refreshing.start()
+    refreshing.join()
+    putting.join()
+    assert 99 in index
+
+
+def test_an_index_made_anew_with_a_temperature_is_scored_with_it(tmp_path):
+    index = index_of(tmp_path, [1, 2], heads(2))
+    create_index(tmp_path, replace(index.form, temperature=1.0))
+    ItemIndex(tmp_path).put([1, 2], heads(2))
+    before = index.score(users(1)[0], [1, 2])
+    index.refresh()
+    after = index.score(users(1)[0], [1, 2])
+    assert not np.allclose(before, after)
+    np.testing.assert_array_equal(after, ItemIndex(tmp_path).score(users(1)[0], [1, 2]))
 
 
 def test_numbers_beyond_64_bits_are_unknown_and_lists_keep_the_kinds_of_their_ids(tmp_path):
