@@ -3,13 +3,14 @@
     python rank_movielens.py --run runs/movielens-IntTower-strict-seed1023 --user 42 --top 10
     python rank_movielens.py --run runs/movielens-IntTower-strict-seed1023 --cold --gender F --age 25
 
-The index of the run's movies is made on the first call and kept in its folder.
+The index of the run's movies is made on the first call and kept in its folder; one that is there is never replaced.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 from experiment.flags import levels
@@ -84,12 +85,19 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def open_or_build(run: TrainedRun, raw: RawMovieLens) -> ItemIndex:
-    """The index in the run's folder; made where there is none, or one of other weights or levels."""
+    """The index in the run's folder, made where there is none.
+
+    One of other weights or levels stays, since a server may read it: the movies are encoded for this ranking alone.
+    """
     folder = run.folder / "index"
-    if (folder / MANIFEST).exists() and read_manifest(folder).form.checkpoint == run.checkpoint:
+    if not (folder / MANIFEST).exists():
+        print(f"encoding {len(raw.movies):,} movies into {folder}")
+        return build_index(run, raw.movies, folder)
+    if read_manifest(folder).form.checkpoint == run.checkpoint:
         return ItemIndex(folder, run.checkpoint)
-    print(f"encoding {len(raw.movies):,} movies into {folder}")
-    return build_index(run, raw.movies, folder)
+    print(f"{folder} is of other weights or levels and stays; {len(raw.movies):,} movies are encoded for this ranking.")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        return build_index(run, raw.movies, Path(temporary))  # what it has open stays readable
 
 
 def known_user(raw: RawMovieLens, user_id: int) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from pathlib import Path
 from experiment.settings import TrainingSettings
 from preprocessing.command import is_first_process
 from preprocessing.errors import UserError
-from preprocessing.files import check_links, locked
+from preprocessing.files import TEMPORARY, check_links, locked
 from training import CHECKPOINT
 
 RECORD, TEST_LOGITS, ENCODERS = "record.json", "test_logits.npy", "encoders.json"
@@ -28,6 +28,11 @@ def open_run_folder(settings: TrainingSettings, dataset: str, model: str) -> Pat
     taken = [name for name in (RECORD, CHECKPOINT) if (folder / name).exists()]
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder}: expected a folder, got a file; choose another.")
+    if settings.init_from is not None and Path(settings.init_from).resolve() == folder.resolve():
+        raise UserError(
+            f"--init-from {settings.init_from}: expected another folder than that of this run, whose weights it would "
+            "replace; take another --output."
+        )
     if taken and not (settings.resume or settings.overwrite):
         raise UserError(
             f"{folder}: expected an empty folder, got the {taken[0]} of another run; "
@@ -68,9 +73,8 @@ def only_run(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             entered.enter_context(locked(folder / LOCK, refuse))
             for name in (CHECKPOINT, ENCODERS, RECORD, TEST_LOGITS):  # half-written by a process that was killed
-                for left in folder.glob(f".{name}.*"):
-                    if left.suffix[1:].isdigit():
-                        left.unlink()
+                for left in folder.glob(f".{name}.*{TEMPORARY}"):
+                    left.unlink()
         except OSError as error:
             raise UserError(
                 f"{folder}: expected a folder to write to, got {error.strerror or error}; "

@@ -349,9 +349,14 @@ def _tensor(name: str, values, column) -> Tensor:
         wanted = "numbers" if is_dense else "whole numbers"
         raise UserError(f"x: expected {wanted} for {name!r}, got {array.dtype}; encode its values first.")
     if is_dense:
+        with np.errstate(over="ignore"):  # said below
+            array = array.astype(np.float32)
         if not np.isfinite(array).all():
-            raise UserError(f"x: expected finite numbers for {name!r}, got NaN or infinite ones; fill or drop them.")
-        return torch.from_numpy(array.astype(np.float32))
+            raise UserError(
+                f"x: expected finite numbers of 32 bits for {name!r}, got NaN, infinite or larger ones; fill, scale or "
+                "drop them."
+            )
+        return torch.from_numpy(array)
     if column is not None and array.size and (fault := _ids_out_of_range("x", column, array.min(), array.max())):
         raise UserError(fault)
     ids = torch.from_numpy(array.astype(np.int32))

@@ -21,6 +21,8 @@ from preprocessing.ids import INT64, is_whole, places
 from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
 
 PAD, OOV, FIRST_ID = 0, 1, 2
+# What a vocabulary holds, in pandas' words: what JSON can.
+_KINDS = {"string", "integer", "floating", "mixed-integer-float", "boolean", "empty"}
 
 
 def fit_vocabulary(train_values: pd.Series | np.ndarray, name: str = "values") -> pd.Index:
@@ -34,6 +36,8 @@ def fit_vocabulary(train_values: pd.Series | np.ndarray, name: str = "values") -
         raise UserError(f"{name}: expected text or numbers, got both ({error}); convert the column.") from error
     if isinstance(distinct.dtype, pd.CategoricalDtype):
         distinct = distinct.astype(distinct.categories.dtype)
+    if distinct.inferred_type not in _KINDS:
+        raise UserError(f"{name}: expected text or numbers, got {distinct.inferred_type} values; convert the column.")
     if is_whole(distinct):
         if len(distinct) and not INT64.min <= distinct[0] <= distinct[-1] <= INT64.max:
             raise UserError(f"{name}: expected whole numbers of 64 bits, got {distinct[-1]}; give the column as text.")

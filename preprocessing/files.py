@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import time
+import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 CHUNK = 2**22
+TEMPORARY = ".half-written"  # how the name of a file ends until it is whole
 
 
 def write_atomically(
@@ -34,7 +36,8 @@ def write_atomically(
     Raises UserError where the disk refuses (full, read-only); an older file at path is then left as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # Of nobody else: not of another thread, nor of a process of that number on another machine.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from preprocessing import space
+from preprocessing.check_interactions import check_interactions
 from preprocessing.choices import BY_TIME, PROTOCOLS
 from preprocessing.earlier import Earlier
 from preprocessing.encode import FIRST_ID, CrossField, MeanField, MissingField, NumberField, TowerEncoder
@@ -113,10 +114,11 @@ def encode_interactions(
         strict_data: refuse rows that repeat another of the same user, item and time.
         label_delay: of online, the seconds until a label is known.
         known: of an earlier run, whose vocabularies these only add to.
-    Raises UserError where a split would be empty or hold one class only, for times of several units, and where memory
-    is bounded to less than the rows take.
+    Raises UserError where a split would be empty or hold one class only, for what check_interactions refuses, for times
+    of several units, and where memory is bounded to less than the rows take.
     """
     check_protocol(protocol)
+    check_interactions(raw, user_fields, item_fields)
     raw.space.check(len(raw.labels))
     check_times(protocol, raw.times, raw.file or raw.name)
     if protocol == "online":  # the mean of each moment is a statistic like the others

@@ -70,6 +70,10 @@ def check_times(protocol: str, times: np.ndarray, where: str) -> None:
     Args:
         where: the file that they come from.
     """
+    if times.dtype.kind not in "iuf" and protocol in BY_TIME:
+        raise UserError(
+            f"{where}: expected times as numbers, got {times.dtype}; convert them (of pandas' dates, .astype('int64'))."
+        )
     if times.dtype.kind not in "iuf" or len(times) == 0:
         return
     found = _units(times)

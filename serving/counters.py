@@ -24,6 +24,17 @@ from preprocessing.ids import is_whole, places, texts, whole_numbers
 from preprocessing.statistics import residuals
 
 FIRST_CAPACITY = 1024
+# What numpy and zipfile raise for a file that is none, or is damaged.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+)
 
 
 class UserCounters:
@@ -45,7 +56,7 @@ class UserCounters:
                 "user counters: expected a run whose users have counters, got none; train with --protocol online."
             )
         self._run = hashlib.sha256(encoders_as_json(user_encoder, item_encoder)).hexdigest()
-        self._lock = threading.Lock()
+        self._lock, self._saving = threading.Lock(), threading.Lock()
         self._items = _Items(self.fields, item_encoder, items)
         self._is_whole = is_whole(self.fields[0].keys)
         self._known = self.fields[0].keys
@@ -107,17 +118,17 @@ class UserCounters:
 
     def save(self, path: str | Path) -> None:
         """Write all of it to a file, atomically; updates wait for the copy in memory, not for the disk."""
-        with self._lock:
-            keys, used = list(self._slot), len(self._slot)
-            arrays = {
-                f"{kind}_{place}": array[:used].copy()
-                for place, state in enumerate(self._state)
-                for kind, array in zip(("counts", "sums"), state, strict=True)
-            }
-        arrays |= {"keys": np.array(keys, dtype=np.int64 if self._is_whole else str), "run": np.array(self._run)}
-        file = io.BytesIO()
-        np.savez(file, **arrays)
-        write_atomically(path, file.getvalue())
+        with self._saving:  # an older copy does not take a newer one's place
+            with self._lock:
+                keys, used = list(self._slot), len(self._slot)
+                arrays = {
+                    f"{kind}_{place}": array[:used].copy()
+                    for place, state in enumerate(self._state)
+                    for kind, array in zip(("counts", "sums"), state, strict=True)
+                }
+            file = io.BytesIO()
+            np.savez(file, run=np.array(self._run), **self._as_arrays(keys), **arrays)
+            write_atomically(path, file.getvalue())
 
     def restore(self, path: str | Path) -> None:
         """Take what `save` wrote in the place of all that is counted here.
@@ -127,9 +138,9 @@ class UserCounters:
         try:
             with np.load(path, allow_pickle=False) as file:  # its zip archive has checksums
                 arrays = {name: file[name] for name in file.files}
-            keys, run = arrays["keys"].tolist(), str(arrays["run"])
+            keys, run = _keys(arrays), str(arrays["run"])
             saved = [(arrays[f"counts_{place}"], arrays[f"sums_{place}"]) for place in range(len(self.fields))]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise UserError(f"{path}: expected user counters that were saved here, got {error!r}.") from error
         if run != self._run:
             raise UserError(
@@ -139,6 +150,14 @@ class UserCounters:
             self._slot = {key: slot for slot, key in enumerate(keys)}
             self._state = saved
             self._grow()
+
+    def _as_arrays(self, keys: list) -> dict[str, np.ndarray]:
+        """The users' ids as they are saved; text as one of bytes, since numpy gives each the longest one's room."""
+        if self._is_whole:
+            return {"keys": np.array(keys, dtype=np.int64)}
+        encoded = [key.encode("utf-8", "surrogatepass") for key in keys]
+        ends = np.cumsum([len(key) for key in encoded], dtype=np.int64)
+        return {"text": np.frombuffer(b"".join(encoded), dtype=np.uint8), "ends": ends}
 
     def _ids(self, users) -> list:
         """Users' ids as they are kept; None for what is no id."""
@@ -156,6 +175,14 @@ class UserCounters:
                 grown = np.zeros((2, max(2 * len(counts), used, FIRST_CAPACITY), counts.shape[1]))
                 grown[0, : len(counts)], grown[1, : len(sums)] = counts, sums
                 self._state[place] = grown[0], grown[1]
+
+
+def _keys(arrays: dict[str, np.ndarray]) -> list:
+    """What `_as_arrays` made arrays of."""
+    if "keys" in arrays:  # text too, in a file of an older version
+        return arrays["keys"].tolist()
+    text, ends = arrays["text"].tobytes(), arrays["ends"].tolist()
+    return [text[start:end].decode("utf-8", "surrogatepass") for start, end in zip([0, *ends], ends, strict=False)]
 
 
 class _Items:
@@ -180,7 +207,9 @@ class _Items:
             np.put_along_axis(has[:-1], ids, 1.0, axis=1)
             self.has[column] = has[:, FIRST_ID:]
         if any(field.measure == "residual" for field in user_fields):
-            mean = next(field for field in item_encoder.fields if getattr(field, "measure", None) == "mean")
+            mean = next((field for field in item_encoder.fields if getattr(field, "measure", None) == "mean"), None)
+            if mean is None:
+                raise UserError("user counters: expected the mean of each item beside a user's residual, got none.")
             of_item = smoothed(mean.sums[:, 0], mean.counts[:, 0], mean.prior)
             found = places(self.known, mean.keys, self.id)
             self.means = np.append(np.where(found >= 0, of_item[found], mean.prior), mean.prior)

@@ -31,6 +31,7 @@ import numpy as np
 
 from preprocessing.errors import UserError, is_out_of_memory
 from preprocessing.files import (
+    TEMPORARY,
     check_links,
     file_checksum,
     locked,
@@ -44,7 +45,7 @@ MANIFEST, LOCK, FORMAT = "manifest.json", ".lock", 2
 IDS, HEADS, SCALES = "ids.npy", "heads.npy", "scales.npy"
 MARK, PROGRESS = ".made-by-an-index", "progress.json"  # in the folders that an index makes; PROGRESS during a build
 _SEGMENT = re.compile(r"segment-[0-9a-f]{12}")
-_WRITTEN = re.compile(r"(ids|heads|scales|removed-\d+)\.npy|progress\.json|\.progress\.json\.\d+")
+_WRITTEN = re.compile(rf"(ids|heads|scales|removed-\d+)\.npy|progress\.json|\.progress\.json\..*{TEMPORARY}")
 
 
 @dataclass(frozen=True)

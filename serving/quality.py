@@ -93,8 +93,14 @@ def compare(
     """
     ranking = load_model(teacher)
     runs = [load_run(folder) for folder in folders]
+    of = ranking.identity
     data = load_movielens(
-        data_path, ranking.identity["protocol"], ranking.identity["embedding_dim"], ranking.identity["split_seed"]
+        data_path,
+        of["protocol"],
+        of["embedding_dim"],
+        of["split_seed"],
+        statistics=of.get("statistics", "means"),
+        label_delay=of.get("label_delay", 0.0),
     )
     for trained in (ranking, *runs):
         if trained.identity["data"] != data.fingerprint:

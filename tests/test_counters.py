@@ -8,7 +8,11 @@ import pytest
 from served import trained
 from tables import refusal
 
+import serving.counters
+from preprocessing.encode import SparseField
+from preprocessing.interactions import Interactions, encode_interactions
 from preprocessing.movielens import load_movielens, read_movielens
+from preprocessing.statistics import with_statistics
 from serving.build_index import build_index
 from serving.counters import UserCounters
 from serving.export import export
@@ -123,6 +127,51 @@ def test_saved_and_restored_they_count_on(counters, folder, raw, tmp_path):
     assert len(restored) == len(counters)
 
 
+def test_users_of_text_are_saved_by_their_bytes_however_long_one_id_is(counters, tmp_path):
+    users = pd.DataFrame({"user": ["a", "bé", "c\0", "d"]})
+    items = pd.DataFrame({"item": [1, 2, 3]})
+    raw = Interactions(
+        "shop", users, items, np.arange(40) % 4, np.arange(40) % 3, np.arange(40) // 2 % 2, np.arange(40), np.arange(40)
+    )
+    fields = with_statistics("online", "residuals", {"user": SparseField}, {"item": SparseField})
+    data = encode_interactions(raw, *fields, "online", 0, 4, "")
+    counters, restored = (UserCounters(data.user_encoder, data.item_encoder, items) for _ in range(2))
+    counters.update(["c\0", "new" * 100_000, "\ud800"], [1, 2, 3], [1, 0, 1])
+    counters.save(tmp_path / "counters.npz")
+    assert (tmp_path / "counters.npz").stat().st_size < 400_000
+    restored.restore(tmp_path / "counters.npz")
+    assert len(restored) == len(counters) == 6
+    for user in ("a", "bé", "c", "c\0", "new" * 100_000, "\ud800"):
+        for name, values in restored.features([user]).items():
+            assert np.array_equal(values, counters.features([user])[name])
+
+
+def test_an_older_copy_does_not_take_the_place_of_a_newer_one(counters, tmp_path, monkeypatch):
+    write, begun, newer = serving.counters.write_atomically, threading.Event(), []
+
+    def slow(path, content):
+        if not begun.is_set():
+            begun.set()
+            newer[0].join(0.3)
+        write(path, content)
+
+    monkeypatch.setattr(serving.counters, "write_atomically", slow)
+
+    def update_and_save():
+        begun.wait()
+        counters.update([9_000_000], [2], [1])
+        counters.save(tmp_path / "counters.npz")
+
+    newer.append(threading.Thread(target=update_and_save))
+    newer[0].start()
+    counters.save(tmp_path / "counters.npz")
+    newer[0].join()
+    expected = counters.features([9_000_000])
+    counters.restore(tmp_path / "counters.npz")
+    for name, values in counters.features([9_000_000]).items():
+        assert np.array_equal(values, expected[name])
+
+
 def test_thousands_of_new_users_fit_in_and_threads_lose_no_action(counters):
     before = len(counters)
 
@@ -161,6 +210,8 @@ def test_what_cannot_be_counted_is_refused_in_a_line_and_nothing_is_counted(
     refusal(UserCounters, frozen.user_encoder, frozen.item_encoder, raw.movies, fragments=("--protocol online",))
     (tmp_path / "no.npz").write_bytes(b"no")
     refusal(counters.restore, tmp_path / "no.npz", fragments=("no.npz: expected user counters",))
+    np.save(tmp_path / "array.npy", np.arange(3))
+    refusal(counters.restore, tmp_path / "array.npy", fragments=("array.npy: expected user counters",))
     other = load_movielens(sample_folder, "online", statistics="residuals")
     others = UserCounters(other.user_encoder, other.item_encoder, raw.movies)
     others.save(tmp_path / "others.npz")

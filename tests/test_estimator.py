@@ -264,7 +264,8 @@ def test_a_step_of_fit_is_deepctr_torchs_own_step(name):
         ({"gender": X["gender"] + 0.5}, "whole numbers for 'gender', got float"),
         ({"gender": X["gender"][1:]}, "one length, got .*'gender': 39"),
         ({"user_mean_rating": np.full(NUM_ROWS, "high")}, "expected numbers for 'user_mean_rating', got <U4"),
-        ({"user_mean_rating": np.full(NUM_ROWS, np.nan)}, "expected finite numbers for 'user_mean_rating'"),
+        ({"user_mean_rating": np.full(NUM_ROWS, np.nan)}, "expected finite numbers of 32 bits for 'user_mean_rating'"),
+        ({"user_mean_rating": np.full(NUM_ROWS, 1e300)}, "expected finite numbers of 32 bits for 'user_mean_rating'"),
     ],
 )
 @pytest.mark.parametrize("name", ["IntTower", "DCN"])

@@ -81,6 +81,26 @@ write_atomically(sys.argv[1], content)
     assert old.read_bytes() == b"old"
 
 
+def test_two_threads_that_write_one_path_both_write_it_whole(old):
+    half, whole = threading.Event(), threading.Event()
+
+    def slowly(file):
+        file.write(b"one")
+        half.set()
+        assert whole.wait(10)
+        file.write(b", whole")
+
+    one = threading.Thread(target=write_atomically, args=(old, slowly))
+    one.start()
+    assert half.wait(10)
+    write_atomically(old, b"another")
+    assert old.read_bytes() == b"another"
+    whole.set()
+    one.join()
+    assert old.read_bytes() == b"one, whole"
+    assert names(old.parent) == ["file"]
+
+
 def test_a_write_over_the_size_limit_leaves_the_old_file_and_no_other(old):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))

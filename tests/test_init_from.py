@@ -104,6 +104,10 @@ def test_a_run_from_another_one_says_so_and_is_resumed_from_that_one_alone(halve
     )
     assert_refused(train(*arguments, "--overwrite", "--init-from", tmp_path / "none"), "none: expected the folder of a")
     assert_refused(
+        train(*arguments, "--overwrite", "--init-from", arguments[arguments.index("--output") + 1]),
+        "expected another folder than that of this run, whose weights it would replace",
+    )
+    assert_refused(
         train(*arguments, "--overwrite", "--init-from", tmp_path / "parent", "--model", "DSSM"),
         "expected a run of DSSM, got one of IntTower",
     )

@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tables import SPLITS
+from tables import SPLITS, refusal
 
 from preprocessing.choices import PROTOCOLS
 from preprocessing.encode import MeanField, MissingField, NumberField, SparseField, VarLenField
 from preprocessing.errors import UserError
 from preprocessing.interactions import Interactions, check_protocol, data_fingerprint, encode_interactions
 from preprocessing.protocols import split_rows
+from preprocessing.statistics import Statistic
 from preprocessing.tables import Dataset, Lookup
 
 SEED, TIMES = 5, np.arange(20)[::-1]
@@ -311,6 +312,37 @@ def test_times_of_two_units_are_refused_with_the_name_of_the_file(protocol):
     times[3] *= 1000
     with pytest.raises(UserError, match=r"^shown.csv: expected times of one unit, got 19 in seconds"):
         encoded_by_hand(protocol, times=times, file="shown.csv")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("user_of_row", -1, "ads: user_of_row: expected places in the table of users, 0 to 4, got -1 in row 3"),
+        ("item_of_row", 5, "ads: item_of_row: expected places in the table of items, 0 to 4, got 5 in row 3"),
+        ("labels", 2, "ads: labels: expected 0 and 1, got 2 in row 3"),
+        ("labels", -1, "ads: labels: expected 0 and 1, got -1 in row 3"),
+    ],
+)
+def test_what_is_no_place_and_no_label_is_refused_before_it_trains(column, value, message, protocol):
+    values = np.array(getattr(by_hand(protocol), column))
+    values[3] = value
+    assert message in refusal(encoded_by_hand, protocol, **{column: values})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": np.ones(20)}, "ads: labels: expected 0 and 1 as whole numbers, got float64"),
+        ({"times": TIMES[:-1]}, "ads: expected a value for each row, got 19 times and 20 labels"),
+        ({"times": pd.date_range("2026", periods=20).to_numpy()}, "ads: expected times as numbers, got datetime64"),
+        ({"users": USERS.assign(user=[70, 50, 60, 70, 10])}, "expected each user once in its table, got user 70 twice"),
+        ({"users": USERS.assign(age_level=pd.Timestamp(0))}, "age_level: expected text or numbers, got datetime64"),
+        ({"user_fields": USER_FIELDS | {"by": Statistic("residual", "tag")}}, "by: expected a statistic by a field of"),
+    ],
+)
+def test_columns_of_another_kind_or_length_are_refused_in_a_line(changes, message):
+    assert message in refusal(encoded_by_hand, "temporal", **changes)
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -74,6 +74,12 @@ def test_a_teacher_that_is_the_pre_ranker_itself_loses_nothing(runs, sample_fold
     assert record["users"] == 30
 
 
+def test_runs_whose_rows_have_other_statistics_than_means_are_compared(sample_folder, tmp_path):
+    folder = trained(tmp_path, sample_folder, protocol="temporal", statistics="crossed")
+    _, record = compare(folder, [folder], sample_folder, ks=[5], ms=[5], num_users=30)
+    assert record["hit_rate_5_5"] == 1.0
+
+
 def test_a_run_on_another_split_is_refused(runs, sample_folder):
     with pytest.raises(UserError, match="other: expected the teacher's data, protocol and split"):
         compare(runs["DCN"], [runs["other"]], sample_folder, [5], [5], 10)

@@ -119,9 +119,15 @@ def test_a_title_that_the_terminal_cannot_show_is_ranked_with_marks_in_it(rank, 
         assert printed.count(title) == 10
 
 
-def test_fewer_levels_make_an_index_of_their_own(rank, capsys):
+def test_an_index_of_other_levels_is_left_as_it_is(rank, folder, capsys):
+    rank("--user", "3")
+    index = ItemIndex(folder / "index")
+    capsys.readouterr()
     rank("--user", "3", "--levels", "last")
-    assert "encoding 80 movies" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "index is of other weights or levels and stays; 80 movies are encoded for this ranking." in printed
+    assert len(ranking(printed)) == 10
+    assert not index.refresh()
 
 
 @pytest.mark.parametrize(
