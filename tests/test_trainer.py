@@ -2,11 +2,13 @@
 
 import copy
 import errno
+import itertools
 import math
 import os
 import random
 import re
 import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -439,6 +441,16 @@ def test_validation_within_an_epoch_changes_nothing_else(data, whole):
     trainer = trainer_of(build(data), seed=1, validate_every=3)
     trainer.fit(data.train, data.valid, epochs=3, patience=5)
     assert losses(trainer.progress) == losses(whole.progress)
+
+
+def test_validation_within_an_epoch_is_no_training_time(data, monkeypatch):
+    trainer, clock = trainer_of(build(data), seed=1, validate_every=3), itertools.count()
+    validate, validated = trainer._validate, []
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock) / 1000 + 100 * len(validated))
+    monkeypatch.setattr(trainer, "_validate", lambda table: (validated.append(1), validate(table))[1])
+    progress = trainer.fit(data.train, data.valid, epochs=1)
+    assert len(validated) > 1
+    assert progress.seconds < 100
 
 
 class UserRecordingMeans(RatingMeans):

@@ -253,8 +253,11 @@ class Trainer:
                     look_after, looked = min(max(int(LOOK_SECONDS / seconds), 1), LOOK), time.perf_counter()
                     bar.set_postfix(loss=f"{progress.loss_sum / progress.num_samples:.4f}", refresh=False)
                     if validates:
+                        begun = time.perf_counter()
                         self._keep_if_best(self._validate(valid)["auc"], progress.epoch + 1, progress.batch)
                         self.model.train()
+                        validating = time.perf_counter() - begun  # which is no training
+                        start, looked = start + validating, looked + validating
                     if stops or saves:
                         progress.epoch_seconds += time.perf_counter() - start
                         self._save()
