@@ -68,7 +68,7 @@ def main(arguments: argparse.Namespace) -> int:
         for study, made in trials.items():
             missing = study.missing(made, arguments.trials)
             left = time_left_of({study: made}, arguments.trials, 1)
-            print(f"{study.name} {study.model}: {len(made)} trials on record, {missing} to make, {left}")
+            print(f"{study.name} {study.model}: {len(made)} trials on record, at most {missing} to make, {left}")
         print(f"{time_left_of(trials, arguments.trials, arguments.jobs)} with {arguments.jobs} at a time.")
         return EXIT_OK
     try:

@@ -112,7 +112,7 @@ class Study:
         write_atomically(self.path, "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines).encode())
 
     def missing(self, trials: list[dict], wanted: int) -> int:
-        """How many trials are still to be made, those that are longer included."""
+        """How many trials are still to be made at most, those that are longer included."""
         searched = sum(trial["times"] == 1 for trial in trials)
         if searched < wanted:
             return wanted - searched + len(LENGTHS)
