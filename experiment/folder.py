@@ -73,8 +73,9 @@ def only_run(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             entered.enter_context(locked(folder / LOCK, refuse))
             for name in (CHECKPOINT, ENCODERS, RECORD, TEST_LOGITS):  # half-written by a process that was killed
-                for left in folder.glob(f".{name}.*{TEMPORARY}"):
-                    left.unlink()
+                for left in folder.glob(f".{name}.*"):
+                    if left.suffix == TEMPORARY or left.suffix[1:].isdigit():  # so older versions called them
+                        left.unlink()
         except OSError as error:
             raise UserError(
                 f"{folder}: expected a folder to write to, got {error.strerror or error}; "

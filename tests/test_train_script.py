@@ -262,8 +262,16 @@ def test_a_second_run_in_a_folder_is_refused_in_a_line_while_the_first_is_at_wor
     assert contents(tmp_path / "run") == {".lock": b""}
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_has_left_half_written_goes_and_nothing_else(tmp_path):
-    for name in (".checkpoint.pt.77", ".record.json.1", ".checkpoint.pt.mine", "checkpoint.pt.77", ".notes.77"):
+    code = """
+import os, pathlib, signal, sys
+from preprocessing.files import write_atomically
+write_atomically(pathlib.Path(sys.argv[1]), lambda file: os.kill(os.getpid(), signal.SIGKILL))
+"""
+    assert run_in_process("-c", code, tmp_path / "checkpoint.pt").returncode == -signal.SIGKILL
+    assert len(contents(tmp_path)) == 1
+    for name in (".record.json.1", ".checkpoint.pt.mine", "checkpoint.pt.77", ".notes.77"):
         (tmp_path / name).touch()
     with only_run(tmp_path):
         pass
