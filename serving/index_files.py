@@ -45,7 +45,7 @@ MANIFEST, LOCK, FORMAT = "manifest.json", ".lock", 2
 IDS, HEADS, SCALES = "ids.npy", "heads.npy", "scales.npy"
 MARK, PROGRESS = ".made-by-an-index", "progress.json"  # in the folders that an index makes; PROGRESS during a build
 _SEGMENT = re.compile(r"segment-[0-9a-f]{12}")
-_WRITTEN = re.compile(rf"(ids|heads|scales|removed-\d+)\.npy|progress\.json|\.progress\.json\..*{TEMPORARY}")
+_WRITTEN = re.compile(rf"(ids|heads|scales|removed-\d+)\.npy|progress\.json|\.progress\.json\.(\d+|.*{TEMPORARY})")
 
 
 @dataclass(frozen=True)
