@@ -40,7 +40,8 @@ def check_interactions(raw: Interactions, user_fields: Fields, item_fields: Fiel
             f"places in the table of {tower}s, 0 to {len(frame) - 1:,}",
             "-1 is an id that the table lacks: add it there, or leave the row out",
         )
-    _check_column(f"{where}: labels", raw.labels, 1, "0 and 1", "convert or remove it")
+    if raw.labels.dtype.kind != "b":  # which holds nothing else
+        _check_column(f"{where}: labels", raw.labels, 1, "0 and 1", "convert or remove it")
 
 
 def _check_table(where: str, tower: str, frame: pd.DataFrame, fields: dict[str, Fields]) -> None:

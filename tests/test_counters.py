@@ -9,7 +9,7 @@ from served import trained
 from tables import refusal
 
 import serving.counters
-from preprocessing.encode import SparseField
+from preprocessing.encode import SparseField, TowerEncoder
 from preprocessing.interactions import Interactions, encode_interactions
 from preprocessing.movielens import load_movielens, read_movielens
 from preprocessing.statistics import with_statistics
@@ -127,7 +127,7 @@ def test_saved_and_restored_they_count_on(counters, folder, raw, tmp_path):
     assert len(restored) == len(counters)
 
 
-def test_users_of_text_are_saved_by_their_bytes_however_long_one_id_is(counters, tmp_path):
+def test_users_of_text_are_saved_by_their_bytes_however_long_one_id_is(tmp_path):
     users = pd.DataFrame({"user": ["a", "bé", "c\0", "d"]})
     items = pd.DataFrame({"item": [1, 2, 3]})
     raw = Interactions(
@@ -144,6 +144,12 @@ def test_users_of_text_are_saved_by_their_bytes_however_long_one_id_is(counters,
     for user in ("a", "bé", "c", "c\0", "new" * 100_000, "\ud800"):
         for name, values in restored.features([user]).items():
             assert np.array_equal(values, counters.features([user])[name])
+    with np.load(tmp_path / "counters.npz") as file:
+        arrays = dict(file)
+    names = np.array(["a", "bé", "c", "d", "e", "f"])  # as older versions saved them
+    np.savez(tmp_path / "older.npz", keys=names, **{n: a for n, a in arrays.items() if n not in ("text", "ends")})
+    restored.restore(tmp_path / "older.npz")
+    assert restored.features(["f"])["user_count"] == counters.features(["\ud800"])["user_count"]
 
 
 def test_an_older_copy_does_not_take_the_place_of_a_newer_one(counters, tmp_path, monkeypatch):
@@ -212,6 +218,8 @@ def test_what_cannot_be_counted_is_refused_in_a_line_and_nothing_is_counted(
     refusal(counters.restore, tmp_path / "no.npz", fragments=("no.npz: expected user counters",))
     np.save(tmp_path / "array.npy", np.arange(3))
     refusal(counters.restore, tmp_path / "array.npy", fragments=("array.npy: expected user counters",))
+    without = TowerEncoder([field for field in run.item_encoder.fields if getattr(field, "measure", "") != "mean"])
+    refusal(UserCounters, run.user_encoder, without, raw.movies, fragments=("expected the mean of each item",))
     other = load_movielens(sample_folder, "online", statistics="residuals")
     others = UserCounters(other.user_encoder, other.item_encoder, raw.movies)
     others.save(tmp_path / "others.npz")

@@ -330,6 +330,11 @@ def test_what_is_no_place_and_no_label_is_refused_before_it_trains(column, value
     assert message in refusal(encoded_by_hand, protocol, **{column: values})
 
 
+def test_labels_may_be_true_and_false(data):
+    labels = by_hand(data.protocol).labels.astype(bool)
+    assert torch.equal(encoded_by_hand(data.protocol, labels=labels).train.labels, data.train.labels)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

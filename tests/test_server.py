@@ -94,6 +94,23 @@ def test_a_question_that_cannot_be_answered_is_refused_with_a_reason(port, quest
     assert reason in answer["error"]
 
 
+def test_an_error_that_nobody_foresaw_does_not_end_the_looking_for_updates(port, index, monkeypatch):
+    refresh, failed = ItemIndex.refresh, threading.Event()
+
+    def failing_once(self) -> bool:
+        if threading.current_thread() is not threading.main_thread() and not failed.is_set():
+            failed.set()
+            raise RuntimeError("once")
+        return refresh(self)
+
+    monkeypatch.setattr(ItemIndex, "refresh", failing_once)
+    assert failed.wait(60)
+    writer = ItemIndex(index.folder)
+    writer.put(writer.ids[:1], np.zeros((1, index.form.num_heads, index.form.head_dim), np.float32))
+    wait_until(lambda: ask(port, None, "/health")[1]["generation"] == writer.generation)
+    index.refresh()
+
+
 def test_many_clients_are_answered_from_one_generation_each_while_the_index_is_updated(port, index):
     run = load_run(index.folder.parent)
     ids, user = index.ids, run.encode_user(USER)
