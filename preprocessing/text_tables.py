@@ -24,6 +24,9 @@ MISSING = ("", "NULL", "null", "None", "NaN", "nan", "NA", "N/A", "\\N")
 
 BLOCK_BYTES = 2**25
 
+FLOATS_EXACT_BELOW = 2**53  # from here on a float stands for several whole numbers
+EXACT = "exact"  # a kind of column: whole numbers of which no float is made
+
 
 def parse_separated(name: str, content: bytes, separator: bytes, columns: dict[str, str]) -> pd.DataFrame:
     """Parse lines of `a::b::c` without a header, in UTF-8 or latin-1.
@@ -55,7 +58,9 @@ def parse_separated(name: str, content: bytes, separator: bytes, columns: dict[s
                 skip_blank_lines=False,
             )
             if len(frame) == num_lines:
-                return frame
+                columns = columns | _exact(frame, columns, content)
+                if EXACT not in columns.values():
+                    return frame
         except (ValueError, OverflowError):
             pass
     lines = content.decode().split("\n")
@@ -65,7 +70,10 @@ def parse_separated(name: str, content: bytes, separator: bytes, columns: dict[s
         wanted = f"fields with {separator.decode()!r} between them"
         raise UserError(f"{name}, line 1: expected {wanted}, got {other!r}; take the file as it was published.")
     rows = (line.rstrip("\r").split(separator.decode()) for line in lines)
-    raise _first_fault(name, enumerate(rows, start=1), columns) or _unparsable(name, columns)
+    fault = _first_fault(name, enumerate(rows, start=1), columns)
+    if fault is None and EXACT in columns.values():
+        return frame
+    raise fault or _unparsable(name, columns)
 
 
 def _other_separator(line: str, separator: str, num_columns: int) -> str | None:
@@ -137,8 +145,10 @@ def parse_csv(name: str, content: bytes, columns: dict[str, str]) -> pd.DataFram
             skip_blank_lines=False,
         )
         # Surplus fields of every line would have become the index; a line cut short is filled up with "".
-        if isinstance(frame.index, pd.RangeIndex) and len(frame) and not (frame.iloc[:, -1] == "").any():
-            return frame[list(columns)]
+        if isinstance(frame.index, pd.RangeIndex):
+            columns = columns | _exact(frame, columns, content)
+            if len(frame) and not (frame.iloc[:, -1] == "").any() and EXACT not in columns.values():
+                return frame[list(columns)]
     except (ValueError, OverflowError):
         frame = None
     reader = csv.reader(io.StringIO(text))
@@ -322,11 +332,14 @@ def _parse_block(name: str, line: int, block: bytes, header: list[str], columns:
             )
             numbers = [(frame[c].to_numpy(), kind) for c, kind in columns.items() if kind in ("int?", "number?")]
             if len(frame) == num_lines and not any(odd_numbers(*of_kind).any() for of_kind in numbers):
-                texts = [column for column, kind in columns.items() if kind == "str?"]
-                return frame[list(columns)].astype(dict.fromkeys(texts, "category"))
+                exact = _exact(frame, columns, block)
+                fault = _fault_of_block(name, line, block, kinds | exact) if exact else None
+                if fault is None:
+                    texts = [column for column, kind in columns.items() if kind == "str?"]
+                    return frame[list(columns)].astype(dict.fromkeys(texts, "category"))
         except (ValueError, OverflowError):
             pass
-        fault = _fault_of_block(name, line, block, kinds)
+        fault = fault or _fault_of_block(name, line, block, kinds)
     raise fault or _unparsable(name, columns)
 
 
@@ -351,8 +364,19 @@ def _fault_of_block(name: str, line: int, block: bytes, kinds: dict[str, str]) -
 def odd_numbers(values: np.ndarray, kind: str) -> np.ndarray:
     """(N,) bool, which numbers, NaN for a missing one, are none of a kind."""
     with np.errstate(invalid="ignore"):  # of infinity no rest is known
-        fits = (values >= 0) & (values < np.inf) if kind == "number?" else values % 1 == 0
+        if kind == "number?":
+            fits = (values >= 0) & (values < np.inf)
+        else:
+            fits = (values % 1 == 0) & (np.abs(values) < FLOATS_EXACT_BELOW)
     return ~(fits | np.isnan(values))
+
+
+def _exact(frame: pd.DataFrame, columns: dict[str, str], content: bytes) -> dict[str, str]:
+    """The columns of whole numbers, as EXACT, whose digits may be lost: one value with a point makes floats of all."""
+    if b"." not in content and b"e" not in content and b"E" not in content:
+        return {}
+    whole = [column for column, kind in columns.items() if kind == "int" and len(frame)]
+    return {c: EXACT for c in whole if max(-int(frame[c].min()), int(frame[c].max())) >= FLOATS_EXACT_BELOW}
 
 
 def _first_fault(name: str, rows, columns: dict[str, str]) -> UserError | None:
@@ -381,7 +405,8 @@ def _unparsable(name: str, columns: dict[str, str]) -> UserError:
 
 WANTED = {
     "int": "a whole number",
-    "int?": "a whole number or nothing",
+    EXACT: "digits alone (ids from 2^53 on stand in the column)",
+    "int?": "a whole number below 2^53 or nothing",
     "number?": "a number of at least 0 or nothing",
 }
 
@@ -389,12 +414,14 @@ WANTED = {
 def _is_of_kind(value: str, kind: str) -> bool:
     if kind in ("str", "str?") or (kind.endswith("?") and value in MISSING):
         return True
-    if kind == "int":
+    if kind == EXACT or (kind == "int" and _is_int64(value)):
         return _is_int64(value)
     # What the C parser takes for a number; Python's float takes more.
     if not re.fullmatch(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *", value):
         return False
-    return float(value) % 1 == 0 if kind == "int?" else 0 <= float(value) < math.inf
+    if kind == "number?":
+        return 0 <= float(value) < math.inf
+    return float(value) % 1 == 0 and abs(float(value)) < FLOATS_EXACT_BELOW
 
 
 def _is_int64(value: str) -> bool:

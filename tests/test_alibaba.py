@@ -448,11 +448,16 @@ WRONG_LINES = [
     (RAW_SAMPLE, 15, ROW[:-2] + ",0", "expected a whole number as nonclk, got ''; mend or remove the line."),
     (USER_PROFILE, 1, USER_HEADER[2:], f"expected the header {USER_HEADER.strip()}, got no userid"),
     (USER_PROFILE, 4, ",0,6,2,4,,3,0,", "expected a whole number as userid, got ''"),
-    (USER_PROFILE, 5, "50,7,9,1,old,2,1,0,2", "expected a whole number or nothing as age_level, got 'old'"),
-    (USER_PROFILE, 5, "50,7,9,1,6,2,1,0,1.5", "expected a whole number or nothing as new_user_class_level, got '1.5'"),
+    (USER_PROFILE, 5, "50,7,9,1,old,2,1,0,2", "expected a whole number below 2^53 or nothing as age_level, got 'old'"),
+    (
+        USER_PROFILE,
+        5,
+        "50,7,9,1,6,2,1,0,1.5",
+        "expected a whole number below 2^53 or nothing as new_user_class_level, got '1.5'",
+    ),
     (AD_FEATURE, 1, AD_HEADER.replace("price", "cost"), f"expected the header {AD_HEADER}, got no price."),
     (AD_FEATURE, 4, "3,100,13,6,7,-0.5", "expected a number of at least 0 or nothing as price, got '-0.5'"),
-    (AD_FEATURE, 5, "9,home,11,9,8,999.0", "expected a whole number or nothing as cate_id, got 'home'"),
+    (AD_FEATURE, 5, "9,home,11,9,8,999.0", "expected a whole number below 2^53 or nothing as cate_id, got 'home'"),
     (AD_FEATURE, 5, "NULL,300,11,9,8,999.0", "expected a whole number as adgroup_id, got 'NULL'"),
 ]
 

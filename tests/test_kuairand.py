@@ -243,7 +243,12 @@ def test_logs_whose_days_overlap_are_refused_and_others_are_not(folder, tmp_path
         (LATE, 3, "1,10,1650000000013,2,0,0,1", "expected 0 or 1 as is_click, got 2; mend or remove the line."),
         (EARLY, 13, "1,10,1650000000013,,0,0,1", "expected a whole number as is_click, got ''"),
         (LATE, 2, "1,10,now,1,0,0,1", "expected a whole number as time_ms, got 'now'"),
-        (KUAIRAND_USERS, 2, f'1,a,0,"[1,10)",250+,730+,{",".join(["1.5"] * 18)}', "expected a whole number or nothing"),
+        (
+            KUAIRAND_USERS,
+            2,
+            f'1,a,0,"[1,10)",250+,730+,{",".join(["1.5"] * 18)}',
+            "expected a whole number below 2^53 or nothing",
+        ),
         (KUAIRAND_VIDEOS, 3, "20,21,NORMAL,Web,0,39,68,5000.0", "expected 7 columns (video_id,"),
     ],
 )

@@ -134,8 +134,11 @@ def refused(tmp_path: Path, **changes) -> str:
         ),
         ({"id": [7.0, 8.0]}, ": expected a whole number as id, got a column of double; convert the column."),
         ({"id": ["7", "8"]}, ": expected a whole number as id, got a column of"),
-        ({"level": [1, 1.5]}, ", row 2: expected a whole number or nothing as level, got 1.5; mend or remove the row."),
-        ({"level": [np.inf, 1]}, ", row 1: expected a whole number or nothing as level, got inf;"),
+        (
+            {"level": [1, 1.5]},
+            ", row 2: expected a whole number below 2^53 or nothing as level, got 1.5; mend or remove the row.",
+        ),
+        ({"level": [np.inf, 1]}, ", row 1: expected a whole number below 2^53 or nothing as level, got inf;"),
         ({"price": [1, -1]}, ", row 2: expected a number of at least 0 or nothing as price, got -1;"),
         ({"price": ["1", "2"]}, ": expected a number of at least 0 or nothing as price, got a column of"),
         ({"place": [1, 2]}, ": expected text or nothing as place, got a column of int64; convert the column."),

@@ -338,7 +338,7 @@ def test_text_stays_text_where_it_looks_like_a_number_or_is_not_utf_8(ads):
 
 
 COLUMNS = "expected 4 columns (ad, brand, price, place), got "
-INT, BRAND = "expected a whole number as ad, got ", "expected a whole number or nothing as brand, got "
+INT, BRAND = "expected a whole number as ad, got ", "expected a whole number below 2^53 or nothing as brand, got "
 PRICE = "expected a number of at least 0 or nothing as price, got "
 MEND = "; mend or remove the line."
 WRONG_LINES = [
@@ -363,6 +363,8 @@ WRONG_LINES = [
     ("2, NULL,3,x", f"{BRAND}' NULL'{MEND}"),
     ("2,2, ,x", f"{PRICE}' '{MEND}"),
     ("2,2,3\r4,5", "expected plain text, got "),
+    # Floats, in which optional numbers are kept, stand for several of these.
+    ("2,9007199254740993,3,x", f"{BRAND}'9007199254740993'{MEND}"),
 ]
 
 
@@ -372,6 +374,35 @@ def test_a_wrong_line_is_refused_with_its_number_in_whatever_block_it_is(ads, li
         lines = [*LINES[:place], line, *LINES[place:], "3,2,c,x"]  # the first of two wrong ones is named
         message = refusal(blocks, ads, HEADER + "\n".join(lines).encode() + b"\n", block_bytes)
         assert message.startswith(f"ads.csv, line {place + 2}: {expected}")
+
+
+def test_a_whole_number_may_have_a_point_and_a_wrong_line_below_it_is_still_the_one_that_is_named(ads):
+    lines = ["ad,brand,price,place", "1.0,2,3,x", "2e0,2.0,3,x"]
+    assert whole(ads, "\n".join(lines).encode()) == [[1, 2, 3, "x"], [2, 2, 3, "x"]]
+    message = refusal(blocks, ads, "\n".join([*lines, "one,2,3,x"]).encode())
+    assert message.startswith(f"ads.csv, line 4: {INT}'one'")
+    assert rows(csv(CSV_HEADER + b"1.0,Heat,Crime\n")) == [[1, "Heat", "Crime"]]
+    assert refusal(csv, CSV_HEADER + b"1.0,Heat,Crime\none,Tron,\n").startswith("movies.csv, line 3: expected a whole")
+    assert refusal(parse, b"1.0::Heat::Crime\none::Tron::\n").startswith("movies.dat, line 2: expected a whole number")
+
+
+# One value with a point, and pandas makes floats of the whole column.
+LARGE = 1234567890123456789
+
+
+def test_ids_that_a_float_cannot_hold_are_exact_or_refused(ads):
+    digits = "expected digits alone (ids from 2^53 on stand in the column) as"
+    wholes = f"ad,brand,price,place\n{LARGE},2,3.5,e.g.\n{LARGE + 1},2.0,3,x\n"
+    assert [row[0] for row in whole(ads, wholes.encode())] == [LARGE, LARGE + 1]
+    message = refusal(blocks, ads, f"{wholes}5.0,2,3,x\n".encode())
+    assert message == f"ads.csv, line 4: {digits} ad, got '5.0'{MEND}"
+    for reader, name, text in (
+        (csv, "movies.csv", f"movie_id,title,genres\n{LARGE},e.g.,\n{LARGE + 1},Heat,\n"),
+        (parse, "movies.dat", f"{LARGE}::e.g.::\n{LARGE + 1}::Heat::\n"),
+    ):
+        assert [row[0] for row in rows(reader(text.encode()))] == [LARGE, LARGE + 1]
+        message = refusal(reader, (text + "5.0,Tron,\n".replace(",", "::" if reader is parse else ",")).encode())
+        assert message == f"{name}, line {text.count(chr(10)) + 1}: {digits} movie_id, got '5.0'{MEND}"
 
 
 def test_a_wrong_line_is_described_with_the_columns_of_the_file_in_its_order(ads):
