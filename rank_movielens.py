@@ -52,9 +52,10 @@ if __name__ == "__main__":
 import pandas as pd
 
 from experiment.report import SYNTHETIC_BANNER
+from experiment.settings import LATER
 from preprocessing.encode import SparseField
 from preprocessing.gzip_lines import text_of
-from preprocessing.movielens import RawMovieLens, locate_movielens, read_movielens
+from preprocessing.movielens import RawMovieLens, fingerprint_of, locate_movielens, read_movielens
 from serving.build_index import build_index
 from serving.index_files import MANIFEST, read_manifest
 from serving.item_index import ItemIndex
@@ -87,17 +88,29 @@ def main(arguments: argparse.Namespace) -> None:
 def open_or_build(run: TrainedRun, raw: RawMovieLens) -> ItemIndex:
     """The index in the run's folder, made where there is none.
 
-    One of other weights or levels stays, since a server may read it: the movies are encoded for this ranking alone.
+    One of other weights or levels stays, since a server may read it: the movies are encoded for this ranking alone. So
+    are those of other data than the run's.
     """
     folder = run.folder / "index"
-    if not (folder / MANIFEST).exists():
+    if not is_of(run, raw):
+        why = f"{run.folder} was trained on other data (--data names them), so ids may mean others"
+    elif not (folder / MANIFEST).exists():
         print(f"encoding {len(raw.movies):,} movies into {folder}")
         return build_index(run, raw.movies, folder)
-    if read_manifest(folder).form.checkpoint == run.checkpoint:
+    elif read_manifest(folder).form.checkpoint == run.checkpoint:
         return ItemIndex(folder, run.checkpoint)
-    print(f"{folder} is of other weights or levels and stays; {len(raw.movies):,} movies are encoded for this ranking.")
+    else:
+        why = f"{folder} is of other weights or levels and stays"
+    print(f"{why}; {len(raw.movies):,} movies are encoded for this ranking.")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         return build_index(run, raw.movies, Path(temporary))  # what it has open stays readable
+
+
+def is_of(run: TrainedRun, raw: RawMovieLens) -> bool:
+    """Whether a run was trained on these data; of one of --init-from it cannot be told."""
+    of = LATER | run.identity
+    made_of = fingerprint_of(raw, of["protocol"], of["split_seed"], of["statistics"], of["label_delay"])
+    return run.identity["data"] == made_of or "init_from" in of
 
 
 def known_user(raw: RawMovieLens, user_id: int) -> pd.DataFrame:
@@ -119,9 +132,9 @@ def remarks(run: TrainedRun, user: pd.DataFrame, is_cold: bool) -> list[str]:
     """What a reader should know of how the user was encoded."""
     [unknown] = run.user_encoder.unknown_values(user)
     named = [field.name for field in run.user_encoder.fields if isinstance(field, SparseField)]
-    known = [f"{name} {user[name].iloc[0]}" for name in named if name not in unknown]
+    known = [f"{name} {user[name].iloc[0]}" for name in named if name not in unknown and name != run.user_id]
     who = "a user not in the data" if is_cold else f"user {user['user_id'].iloc[0]}"
-    lines = [f"{who}: {', '.join(known[0 if is_cold else 1 :]) or 'nothing is known'}"]
+    lines = [f"{who}: {', '.join(known) or 'nothing else is known'}"]
     if not is_cold and "user_id" in unknown:
         lines.append(f"user {user['user_id'].iloc[0]} has no rating in the training rows and is served as unknown.")
     others = [f"{name} ({value})" for name, value in unknown.items() if name != "user_id" and not pd.isna(value)]

@@ -55,7 +55,7 @@ from reproduction.processes import only_process
 from reproduction.runs import data_state, kind_of_device
 from training.device import resolve_device
 from tuning.output import write_found
-from tuning.search import search, time_left_of
+from tuning.search import how_many, search, time_left_of
 from tuning.study import TRIALS, Study
 
 
@@ -66,7 +66,7 @@ def main(arguments: argparse.Namespace) -> int:
     trials = {study: study.trials() for study in studies}
     if arguments.dry_run:
         for study, made in trials.items():
-            missing = study.missing(made, arguments.trials)
+            missing = how_many(study, made, arguments.trials)
             left = time_left_of({study: made}, arguments.trials, 1)
             print(f"{study.name} {study.model}: {len(made)} trials on record, at most {missing} to make, {left}")
         print(f"{time_left_of(trials, arguments.trials, arguments.jobs)} with {arguments.jobs} at a time.")
@@ -75,8 +75,8 @@ def main(arguments: argparse.Namespace) -> int:
         with only_process(TRIALS) as lock:
             search(studies, arguments.trials, arguments.jobs, arguments.device, lock)
     finally:  # what was made counts, wherever the rest was stopped
-        for name in dict.fromkeys(study.name for study in studies):
-            write_found(arguments.found, name)
+        for name, study in {study.name: study for study in studies}.items():
+            write_found(arguments.found, name, study.dataset, study.protocol)
     return EXIT_OK
 
 

@@ -40,7 +40,7 @@ def take_weights(model: Estimator, data: Dataset, run: str) -> None:
     if trained != type(model).__name__:
         raise UserError(f"--init-from {run}: expected a run of {type(model).__name__}, got one of {trained}.")
     older, own = _weights(run, state), model.state_dict()
-    rows = _rows_of_tables(model, data, load_encoders(Path(run) / ENCODERS))
+    rows = _rows_of_tables(model, data, load_encoders(Path(run) / ENCODERS), run)
     taken = {}
     for name, weight in own.items():
         there = older.get(name)
@@ -61,7 +61,7 @@ def _weights(run: str, state: dict) -> dict[str, torch.Tensor]:
     return state.get("best_model") or state["model"]
 
 
-def _rows_of_tables(model: Estimator, data: Dataset, older: tuple) -> dict[str, torch.Tensor]:
+def _rows_of_tables(model: Estimator, data: Dataset, older: tuple, run: str) -> dict[str, torch.Tensor]:
     """Of each embedding table, by its name in the model's state, the row that each row of the older one has now."""
     encoders = (data.user_encoder, data.item_encoder)
     fields = {field.name: (field, before) for now, before in zip(encoders, older, strict=True) for field in now.fields}
@@ -70,8 +70,12 @@ def _rows_of_tables(model: Estimator, data: Dataset, older: tuple) -> dict[str, 
     for table, embedding_name in _tables(model).items():
         field, encoder = fields[columns[embedding_name]]
         before = same_field(encoder, field)
-        if before is not None:
-            rows[table] = torch.from_numpy(places_of(before, field)).long()
+        if before is None:
+            raise UserError(
+                f"--init-from {run}: expected a run whose data have a field {field.name!r}, got one without it; "
+                "take a run on the same kind of data."
+            )
+        rows[table] = torch.from_numpy(places_of(before, field)).long()
     return rows
 
 

@@ -19,7 +19,7 @@ from experiment.folder import ENCODERS, RECORD, TEST_LOGITS
 from experiment.init_from import parent_of
 from experiment.settings import TrainingSettings
 from preprocessing.encode import OOV, encoders_as_json
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, in_words
 from preprocessing.files import write_atomically
 from preprocessing.inputs import DenseFeat
 from preprocessing.tables import Dataset
@@ -141,7 +141,8 @@ def finished_record(folder: Path, settings: TrainingSettings, data: Dataset, mod
             return None
         weights = record.get("weights")  # none in a record of an older version
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder / RECORD}: expected the record of a run, got {error!r}; use --overwrite.") from error
+        got = in_words(error)
+        raise UserError(f"{folder / RECORD}: expected the record of a run, got {got}; use --overwrite.") from error
     if weights is not None and (folder / CHECKPOINT).exists():
         state = load_checkpoint(folder / CHECKPOINT)
         if weights != weights_checksum(state.get("best_model") or state["model"]):

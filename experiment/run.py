@@ -99,6 +99,7 @@ def make_trainer(settings: TrainingSettings, data: Dataset, model: nn.Module, fo
         amp=torch.bfloat16 if settings.amp == "bf16" else None,
         compiled=settings.compile,
         shard_rows=settings.shard_embeddings,
+        shard_learning_rate=settings.shard_lr,
     )
     if trainer.sharded:
         print(f"on all {num_processes()} processes, trained by {ROWWISE_ADAGRAD}: {', '.join(trainer.sharded)}")

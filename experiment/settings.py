@@ -183,6 +183,7 @@ LATER = {
     "amp": "off",
     "compile": False,
     "shard_embeddings": 0,
+    "shard_lr": 0.0,
 }
 
 
@@ -227,6 +228,7 @@ class TrainingSettings(ModelSettings):
     shard_embeddings: int = option(
         0, "deal embedding tables of more rows than this out to all processes (TorchRec, row-wise Adagrad); 0: none"
     )
+    shard_lr: float = option(0.0, "learning rate of the tables of --shard-embeddings; 0: that of --lr")
     tensorboard: bool = option(False, "also write each epoch for `tensorboard --logdir runs`")
 
     TUNED: ClassVar[str | None] = None  # the data on which --preset tuned was searched, as results/tuned/ names them
@@ -256,7 +258,7 @@ class TrainingSettings(ModelSettings):
         super().check()
         least = {"epochs": 1, "patience": 1, "batch_size": 2, "embedding_dim": 1, "seed": 0, "split_seed": 0}
         least |= {"l2_embedding": 0, "checkpoint_seconds": 0, "validate_every": 0, "label_delay": 0}
-        least |= {"shard_embeddings": 0}
+        least |= {"shard_embeddings": 0, "shard_lr": 0}
         for name, minimum in least.items():
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= minimum):
@@ -285,6 +287,8 @@ class TrainingSettings(ModelSettings):
         check_device(self.device)
         if self.compile and self.device in ("auto", "cpu"):
             check_compiler()
+        if self.shard_lr and not self.shard_embeddings:
+            raise UserError("--shard-lr: expected --shard-embeddings beside it, got none.")
         if self.shard_embeddings and self.compile:
             raise UserError("--shard-embeddings, --compile: expected one of them, got both.")
         if self.shard_embeddings:

@@ -10,6 +10,7 @@ import ast
 import csv
 import io
 import json
+import math
 import time
 from array import array
 from pathlib import Path
@@ -42,7 +43,7 @@ from preprocessing.sources import DATA_FOLDER, META, REVIEWS, amazon_files, is_c
 from preprocessing.statistics import shaping, with_statistics
 from preprocessing.synthetic import load_probabilities, probabilities_in
 from preprocessing.tables import Dataset
-from preprocessing.text_tables import check_header
+from preprocessing.text_tables import MISSING, check_header
 
 PUBLISHED_REVIEWS = 1_689_188  # of Electronics, 5-core, 2014: the paper's data
 
@@ -229,7 +230,7 @@ def _read_reviews(path: Path) -> tuple[Release, _Reviews]:
 
 def _read_released_csv(path: Path) -> Interactions:
     """The CSV is read row by row: its categories hold commas and lists, and its prices are what they were."""
-    read, categories, prices = _Reviews(), [], []
+    read, categories, prices, unreadable = _Reviews(), [], [], 0
     with opened(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", errors=OR_LATIN_1, newline="") as file:
         reader = csv.reader(file, strict=True)  # which refuses a quote that is never closed
         try:
@@ -256,6 +257,7 @@ def _read_released_csv(path: Path) -> Interactions:
                     text = cells["categories"].strip()
                     categories.append(finest_category(ast.literal_eval(text) if text.startswith("[") else text))
                     prices.append(parse_price(cells["price"]))
+                    unreadable += cells["price"].strip() not in MISSING and math.isnan(prices[-1])
         except WRONG_LINE as error:
             raise UserError(
                 f"{path.name}, line {reader.line_num}: expected {', '.join(RELEASED_CSV)}, got {what(error)}; "
@@ -264,7 +266,7 @@ def _read_released_csv(path: Path) -> Interactions:
     if not read.ratings:
         raise UserError(f"{path.name}: expected at least one row below the header, got none.")
     items = {"asin": list(read.items), "categories": pd.Series(categories, dtype=object), "price": prices}
-    return read.interactions(path, RELEASE_2014, pd.DataFrame(items), {})
+    return read.interactions(path, RELEASE_2014, pd.DataFrame(items), {"prices_unreadable": unreadable})
 
 
 # --- files

@@ -25,6 +25,7 @@ from preprocessing.amazon_lines import (
 )
 from preprocessing.errors import UserError
 from preprocessing.gzip_lines import lines_of
+from preprocessing.text_tables import MISSING
 
 
 def read_meta(
@@ -113,16 +114,16 @@ def category_of(item: dict) -> str | None:
 def finest_category(categories) -> str | None:
     """The last name of the last path: of [["Electronics", "GPS"]] (2014), ["Electronics", "GPS"], or a text.
 
-    None where there is none; the markup that some lists of 2018 end with does not count.
+    None where there is none; the markup that some lists of 2018 end with does not count, nor does a mark of nothing.
     """
     if isinstance(categories, list | tuple):
         return next((found for entry in reversed(categories) if (found := finest_category(entry))), None)
     text = categories.strip() if isinstance(categories, str) else ""
-    return text if text and "<" not in text else None
+    return text if text not in MISSING and "<" not in text else None
 
 
 LARGEST_PRICE = 1e12  # what is larger is a mistake, and would leave nothing of the others' scale
-_DOLLARS = r"\$?\s*(\d[\d,]*(?:\.\d+)?|\.\d+)"
+_DOLLARS = r"\$?\s*((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)"  # 12,99 is none
 _PRICE = re.compile(rf"{_DOLLARS}(?:\s*-\s*{_DOLLARS})?")
 
 

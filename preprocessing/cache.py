@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from preprocessing.choices import GIB
 from preprocessing.encode import encoders_as_json, load_encoders
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, in_words
 from preprocessing.files import chunks, file_checksum, locked, write_array, write_synced
 from preprocessing.space import OnDisk
 from preprocessing.tables import SPLITS, Dataset, Lookup, Table, tensor_of
@@ -196,7 +196,7 @@ def _load(place: Path, fingerprint: str) -> Dataset:
     except FileNotFoundError as error:
         raise _Damaged(f"expected a whole cache, got no {Path(error.filename).name}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _Damaged(f"expected a whole cache, got {error!r}") from error
+        raise _Damaged(f"expected a whole cache, got {in_words(error)}") from error
 
 
 def _memory_mapped(path: Path) -> Tensor:

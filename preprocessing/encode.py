@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, in_words
 from preprocessing.files import write_atomically
 from preprocessing.ids import INT64, is_whole, places
 from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
@@ -368,6 +368,24 @@ class TowerEncoder:
                     unknown[row][field.name] = frame[field.name].iloc[row]
         return unknown
 
+    def never_seen(self, frame: pd.DataFrame) -> dict[str, int]:
+        """Of how many rows a raw column has a value that training never saw, or that is no number; those of none left
+        out.
+        """
+        counts = {}
+        for field in self.fields:
+            if isinstance(field, SparseField | VarLenField):
+                lost = (field.encode(frame).reshape(len(frame), -1) == OOV).any(1)
+            elif isinstance(field, NumberField):
+                lost = _numbers(frame[field.name]).isna().to_numpy()
+            else:
+                continue
+            values = frame[field.name]
+            is_given = values.notna().to_numpy() & [not isinstance(value, str) or value != "" for value in values]
+            if count := int((lost & is_given).sum()):
+                counts[field.name] = count
+        return counts
+
 
 def raw_columns(field: Field) -> list[str]:
     """The columns that a field is made of."""
@@ -394,7 +412,8 @@ def load_encoders(path: Path) -> tuple[TowerEncoder, TowerEncoder]:
         towers = json.loads(Path(path).read_bytes())
         return tuple(TowerEncoder([_from_json(field) for field in towers[tower]]) for tower in ("user", "item"))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: expected encoders saved by a training run, got {error!r}; train again.") from error
+        got = in_words(error)
+        raise UserError(f"{path}: expected encoders saved by a training run, got {got}; train again.") from error
 
 
 def _to_json(field: Field) -> dict:

@@ -14,6 +14,11 @@ class Stopped(Exception):
     """The work cannot go on, and it is nobody's mistake in what was asked for; exit code 1."""
 
 
+def in_words(error: Exception) -> str:
+    """A kind of error and what it says, in a line of a sensible length: some bring all that they were given."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
 # torch says it in a plain RuntimeError: memory that is refused, and sizes that no memory has. The last is numpy's.
 _NO_MEMORY = (
     "can't allocate memory",

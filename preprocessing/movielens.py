@@ -110,8 +110,7 @@ def load_movielens(
     start = time.perf_counter()
     raw = read_movielens(path, strict_data)
     fields = fields_of(protocol, statistics)
-    shaped_by = shaping(protocol, statistics, label_delay, known)
-    fingerprint = data_fingerprint(raw.sha256, protocol=protocol, split_seed=split_seed, **shaped_by)
+    fingerprint = fingerprint_of(raw, protocol, split_seed, statistics, label_delay, known)
     data = encode_interactions(
         *(as_interactions(raw), *fields, protocol, split_seed, embedding_dim, fingerprint),
         strict_data=strict_data,
@@ -120,6 +119,19 @@ def load_movielens(
     )
     data.source, data.seconds = str(path), time.perf_counter() - start
     return data
+
+
+def fingerprint_of(
+    raw: RawMovieLens,
+    protocol: str,
+    split_seed: int,
+    statistics: str = "means",
+    label_delay: float = 0.0,
+    known: Known | None = None,
+) -> str:
+    """The fingerprint that `load_movielens` gives such data."""
+    shaped_by = shaping(protocol, statistics, label_delay, known)
+    return data_fingerprint(raw.sha256, protocol=protocol, split_seed=split_seed, **shaped_by)
 
 
 def fields_of(protocol: str, statistics: str = "means") -> tuple[Fields, Fields]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiment.code_version import PROJECT
@@ -12,6 +13,7 @@ from preprocessing.files import write_atomically
 from reproduction.runs import DataState, Run, kind_of_device, newest_code
 
 RESULTS = PROJECT / "results"
+NEEDED = ("settings", "seed", "model", "code", "fingerprint", "tables", "device")  # of a run's record
 
 
 class Records:
@@ -62,20 +64,27 @@ class Records:
 
     def _read(self, path: Path) -> dict[str, dict]:
         if path not in self._files:
-            self._files[path] = {_key(record["settings"]): record for record in read_json_lines(path)}
+            self._files[path] = {_key(record["settings"]): record for record in read_json_lines(path, NEEDED)}
         return self._files[path]
 
 
-def read_json_lines(path: Path) -> list[dict]:
-    """The objects of a file of JSON lines; none where there is no file. Raises UserError for a line that is none."""
+def read_json_lines(path: Path, needed: Sequence[str] = ()) -> list[dict]:
+    """The objects of a file of JSON lines, none where there is no file.
+
+    Raises UserError for a line that is none, or has not all of the names that are needed.
+    """
     if not path.exists():
         return []
     records = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError as error:
             raise UserError(f"{path}, line {number}: expected a JSON object, got {error}; remove the line.") from error
+        if not isinstance(record, dict) or (lacks := [name for name in needed if name not in record]):
+            got = f"one without {', '.join(lacks)}" if isinstance(record, dict) else f"{record!r:.40}"
+            raise UserError(f"{path}, line {number}: expected a record as JSON object, got {got}; remove the line.")
+        records.append(record)
     return records
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from preprocessing.encode import FIRST_ID, CounterField, TowerEncoder, encoders_as_json, smoothed
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, in_words
 from preprocessing.files import write_atomically
 from preprocessing.ids import is_whole, places, texts, whole_numbers
 from preprocessing.statistics import residuals
@@ -141,7 +141,7 @@ class UserCounters:
             keys, run = _keys(arrays), str(arrays["run"])
             saved = [(arrays[f"counts_{place}"], arrays[f"sums_{place}"]) for place in range(len(self.fields))]
         except _UNREADABLE as error:
-            raise UserError(f"{path}: expected user counters that were saved here, got {error!r}.") from error
+            raise UserError(f"{path}: expected user counters that were saved here, got {in_words(error)}.") from error
         if run != self._run:
             raise UserError(
                 f"{path}: expected the counters of this run, got another's; start without them, or use its."

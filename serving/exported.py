@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from preprocessing.encode import TowerEncoder, load_encoders
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, in_words
 from preprocessing.files import chunks
 from preprocessing.one_row import RowEncoder
 from serving.choices import check_installed
@@ -77,7 +77,9 @@ class ExportedRun:
                 f"{error.strerror or error}; check its permissions and the disk."
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: expected the manifest of an exported run, got {error!r}; export anew.") from error
+            raise UserError(
+                f"{path}: expected the manifest of an exported run, got {in_words(error)}; export anew."
+            ) from error
         self.user_encoder, self.item_encoder = load_encoders(self.folder / ENCODERS)
         self._user_row, self._of_thread = RowEncoder(self.user_encoder), threading.local()
 

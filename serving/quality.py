@@ -52,6 +52,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from experiment.flags import as_flag
+from experiment.settings import LATER
 from preprocessing.movielens import RawMovieLens, load_movielens, locate_movielens, read_movielens
 from preprocessing.tables import Dataset, Table
 from serving.maxsim import maxsim
@@ -104,7 +106,7 @@ def compare(
     )
     for trained in (ranking, *runs):
         if trained.identity["data"] != data.fingerprint:
-            raise UserError(f"{trained.folder}: expected the teacher's data, protocol and split, got others.")
+            raise UserError(f"{trained.folder}: {_difference(LATER | of, LATER | trained.identity)}")
     raw = read_movielens(data_path)
     users = _sampled_users(raw, data, num_users, seed)
     items_of_runs = [run.encode_items(raw.movies) for run in runs]
@@ -139,6 +141,18 @@ def compare(
         }
         for place, run in enumerate((ranking, *runs))
     ]
+
+
+def _difference(teacher: dict, run: dict) -> str:
+    """Why two runs cannot be compared on these data, by their identities."""
+    if "init_from" in run:
+        return "expected a run that started from nothing, got one of --init-from, whose data cannot be told."
+    names = ("protocol", "split_seed", "statistics", "label_delay")
+    if differing := [name for name in names if teacher.get(name) != run.get(name)]:
+        wanted = " ".join(as_flag(name, teacher[name]) for name in differing)
+        got = " ".join(as_flag(name, run[name]) for name in differing)
+        return f"expected a run with the teacher's {wanted}, got {got}; train one with it."
+    return "expected a run on the data that --data names, got one on others; name the data of both runs."
 
 
 def _sampled_users(raw: RawMovieLens, data: Dataset, num_users: int, seed: int) -> pd.DataFrame:

@@ -387,7 +387,23 @@ def test_prices_are_read_as_numbers_texts_and_ranges(price, expected):
 @pytest.mark.parametrize(
     "price",
     [
-        *("", " ", "$", ",", "free", "nan", "-$5", "$5 - ", "$5 - $6 - $7", "1.2.3", "$1e5", "€5", "$5 each"),
+        *(
+            "",
+            " ",
+            "$",
+            ",",
+            "12,99",
+            "1,2345",
+            "free",
+            "nan",
+            "-$5",
+            "$5 - ",
+            "$5 - $6 - $7",
+            "1.2.3",
+            "$1e5",
+            "€5",
+            "$5 each",
+        ),
         *('.a-box-inner{background-color:#fff}#buybox .selected{border:1px 2px}"', "<span>$5.00</span>"),
         *(None, True, -0.01, math.nan, math.inf, [5], {"price": 5}),
         # Beyond all reason: beside it, all others would be 0 or nan.
@@ -441,6 +457,16 @@ BARE = {
     "not listed": b"{'asin': 'Q'}\n",
     "csv": released_csv(items=[(asin, None, ()) for asin in ASINS], as_lists=False),
 }
+
+
+def test_marks_of_nothing_are_no_category_and_no_price_in_the_released_csv(tmp_path):
+    marks = [("nan", "nan"), ("12,99", "NULL"), ("\\N", ""), ("1,299.5", "GPS")]
+    items = [*ITEMS[4:], *((asin, price, (category,)) for asin, (price, category) in zip(ASINS, marks, strict=False))]
+    raw = read_amazon(*write_csv(tmp_path / "a.csv", released_csv(items=items, as_lists=False)))
+    table = raw.items.set_index("asin")
+    assert table["categories"][ASINS[:4]].dropna().to_dict() == {ASINS[3]: "GPS"}
+    assert table["price"][ASINS[:4]].dropna().to_dict() == {ASINS[3]: 1299.5}
+    assert (raw.counts["items_without_category"], raw.counts["prices_unreadable"]) == (3, 1)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -223,6 +223,15 @@ def test_the_command_builds_an_index_of_the_datasets_items_or_of_a_csv(folder, m
     result = run(*command, tmp_path / "csv", "--items", tmp_path / "movies.csv", "--dtype", "float16")
     assert result.returncode == 0, result.stderr
     assert heads_file(ItemIndex(tmp_path / "csv")) == heads_file(ItemIndex(tmp_path / "index"))
+    # Genres in another form, and movies of other data: nothing that anybody would notice by their heads.
+    assert "served as unknown" not in result.stdout
+    others = movies[["movie_id", "genres"]].assign(movie_id=movies["movie_id"] + 10_000)
+    others["genres"] = ["Drama, War", *others["genres"].iloc[1:-1], ""]
+    others.to_csv(tmp_path / "others.csv", index=False)
+    result = run(*command, tmp_path / "others", "--items", tmp_path / "others.csv")
+    of = len(movies)
+    told = f"served as unknown, since training never saw what stands there: movie_id of {of}, genres of 1\n"
+    assert f"{told}none of these items was in training: are --data and --items those of {folder}?" in result.stdout
     assert_refused(run(*command, tmp_path / "x", "--items", tmp_path / "none.csv"), "none.csv: No such file")
     assert_refused(
         run("-m", "serving.build_index", "--run", tmp_path / "none"), "expected the folder of a training run"

@@ -301,6 +301,7 @@ def test_reloaded_encoders_give_raw_rows_the_ids_that_the_tables_have(protocol, 
         b"\xff\xfe",
         b'{"user": [], "item": [{"kind": "NoField"}]}',
         b'{"user": [1], "item": []}',
+        b'{"user": "' + b"x" * 10_000 + b"\xe9",  # what Python says of it holds the whole file
     ],
 )
 def test_a_file_that_is_not_there_or_holds_no_encoders_is_refused_in_one_line(content, tmp_path):
@@ -310,3 +311,4 @@ def test_a_file_that_is_not_there_or_holds_no_encoders_is_refused_in_one_line(co
         load_encoders(tmp_path / "encoders.json")
     assert "expected encoders saved by a training run" in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000

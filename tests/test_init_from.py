@@ -15,6 +15,7 @@ from experiment.folder import ENCODERS
 from experiment.init_from import take_weights
 from model import model_class
 from preprocessing.encode import OOV, PAD, CrossField, MissingField, SparseField, TowerEncoder, VarLenField
+from preprocessing.errors import UserError
 from preprocessing.known import Known, grown, places_of
 from preprocessing.movielens import load_movielens
 from training.checkpoint import load_checkpoint
@@ -115,6 +116,17 @@ def test_a_run_from_another_one_says_so_and_is_resumed_from_that_one_alone(halve
         train(*arguments, "--overwrite", "--init-from", tmp_path / "parent", "--hidden-units", "8,8"),
         "take the run's settings",
     )
+
+
+def test_a_run_on_data_of_another_kind_is_refused_though_its_tables_are_of_the_same_sizes(halves, tmp_path):
+    run = tmp_path / "run"
+    assert train("--data", halves[0], "--output", run, *QUICK).returncode == 0
+    encoders = (run / ENCODERS).read_text()
+    (run / ENCODERS).write_text(encoders.replace('"name": "gender"', '"name": "user_active_degree"'))
+    data = replace(load_movielens(halves[0]), embedding_dim=4)
+    model = model_class("IntTower").from_columns(data.user_columns, data.item_columns, dnn_hidden_units=(16, 8))
+    with pytest.raises(UserError, match="expected a run whose data have a field 'gender', got one without it; take"):
+        take_weights(model, data, str(run))
 
 
 def test_what_no_field_of_the_run_is_like_is_left_as_it_is():

@@ -1,6 +1,7 @@
 """What survives the pre-ranker's cut, against counts made by hand."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -81,8 +82,21 @@ def test_runs_whose_rows_have_other_statistics_than_means_are_compared(sample_fo
 
 
 def test_a_run_on_another_split_is_refused(runs, sample_folder):
-    with pytest.raises(UserError, match="other: expected the teacher's data, protocol and split"):
+    wanted = "other: expected a run with the teacher's --split-seed 1023, got --split-seed 5; train one with it"
+    with pytest.raises(UserError, match=wanted):
         compare(runs["DCN"], [runs["other"]], sample_folder, [5], [5], 10)
+
+
+def test_data_that_are_not_those_of_the_runs_are_refused(runs, sample_folder, tmp_path):
+    data = shutil.copytree(sample_folder, tmp_path / "data")
+    ratings = (data / "ratings.dat").read_text().splitlines()
+    (data / "ratings.dat").write_text("\n".join([*ratings[1:], ratings[0]]))
+    with pytest.raises(UserError, match="DCN: expected a run on the data that --data names, got one on others; name"):
+        compare(runs["DCN"], [runs["DSSM"]], data, [5], [5], 10)
+    (data / "ratings.dat").write_bytes((sample_folder / "ratings.dat").read_bytes())
+    from_another = trained(tmp_path / "grown", sample_folder, init_from=str(runs["DSSM"]), model="DSSM")
+    with pytest.raises(UserError, match="grown: expected a run that started from nothing, got one of --init-from"):
+        compare(runs["DCN"], [from_another], sample_folder, [5], [5], 10)
 
 
 def test_records_are_not_worked_out_for_a_folder_that_is_not_there(runs, sample_folder, tmp_path):

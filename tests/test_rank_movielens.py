@@ -63,6 +63,30 @@ def test_a_user_who_is_not_in_the_data_is_served_as_unknown_and_said_so(rank, ca
     assert len(ranking(printed)) == 10
 
 
+def test_a_user_whom_the_data_have_and_training_has_not_is_told_with_all_that_is_known(folder):
+    raw_user = pd.DataFrame({"user_id": [99999], "gender": ["M"], "age": [25], "occupation": [3]})
+    told, *_ = rank_movielens.remarks(load_run(folder), raw_user, is_cold=False)
+    assert told == "user 99999: gender M, age 25, occupation 3"
+
+
+def test_movies_of_other_data_than_the_runs_are_said_to_be_and_leave_its_index_alone(
+    folder, sample_folder, tmp_path, capsys
+):
+    data = shutil.copytree(sample_folder, tmp_path / "data")
+    ratings = (data / "ratings.dat").read_text().splitlines()
+    (data / "ratings.dat").write_text("\n".join([*ratings[1:], ratings[0]]))
+    fresh = shutil.copytree(folder, tmp_path / "run", ignore=shutil.ignore_patterns("index"))
+    words = ["--run", str(fresh), "--user", "3", "--data"]
+    rank_movielens.main(rank_movielens.parse([*words, str(data)]))
+    printed = capsys.readouterr().out
+    assert f"{fresh} was trained on other data (--data names them), so ids may mean others; 80 movies are" in printed
+    assert len(ranking(printed)) == 10
+    assert not (fresh / "index").exists()
+    rank_movielens.main(rank_movielens.parse([*words, str(sample_folder)]))
+    assert "other data" not in capsys.readouterr().out
+    assert (fresh / "index").exists()
+
+
 def test_a_cold_user_is_what_the_flags_tell(rank, capsys):
     rank("--cold", "--gender", "F", "--age", "27", "--top", "80")
     printed = capsys.readouterr().out

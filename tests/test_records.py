@@ -101,9 +101,16 @@ def test_a_record_of_other_data_or_code_is_not_current(part, tmp_path):
 def test_a_line_that_is_no_record_is_named(tmp_path):
     path = tmp_path / "movielens" / "strict.jsonl"
     path.parent.mkdir()
-    path.write_text(json.dumps(record_of(Run("movielens", "strict", "LR"))) + "\n{half a li\n")
-    with pytest.raises(UserError, match=r"strict\.jsonl, line 2: expected a JSON object"):
-        Records(tmp_path).all("movielens")
+    whole = json.dumps(record_of(Run("movielens", "strict", "LR"))).encode()
+    for line, expected in {
+        b"{half a li": "expected a JSON object, got ",
+        b'{"\xe9": 1}': "expected a JSON object, got ",
+        b"5": "expected a record as JSON object, got 5; remove",
+        b'{"seed": 1}': "expected a record as JSON object, got one without settings, model, ",
+    }.items():
+        path.write_bytes(whole + b"\n" + line + b"\n")
+        with pytest.raises(UserError, match=r"strict\.jsonl, line 2: " + expected):
+            Records(tmp_path).all("movielens")
 
 
 @pytest.mark.parametrize("dataset", SOURCES)

@@ -80,13 +80,14 @@ def trainer_of(folder: Path | None = None, shard_rows: int = ROWS, adam=False, d
     # Adam would scale up the rounding that is all the gradient of a bias in front of a batch norm.
     optimizer = torch.optim.SGD(dense, lr=DENSE_LEARNING_RATE) if shard_rows else Both(dense, tables)
     return Trainer(
-        *(model, LEARNING_RATE, 26, L2),
+        *(model, DENSE_LEARNING_RATE, 26, L2),
         optimizer=None if adam else optimizer,
         schedule=lambda done: 1 - done / 2,
         seed=3,
         run_dir=folder,
         show_progress=False,
         shard_rows=shard_rows,
+        shard_learning_rate=LEARNING_RATE,
         **options,
     )
 
@@ -232,7 +233,7 @@ def test_other_numbers_of_processes_take_up_a_checkpoint(made, tmp_path):
 @pytest.mark.slow
 def test_a_run_of_torchrun_is_read_and_served_as_any_other(sample_folder, tmp_path):
     words = ["--data", sample_folder, "--epochs", 1, "--hidden-units", "16,8", "--shard-embeddings", 100]
-    words = [SCRIPT, *map(str, words), "--output", str(tmp_path)]
+    words = [SCRIPT, *map(str, words), "--shard-lr", "0.02", "--output", str(tmp_path)]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     result = subprocess.run([*command, *words], cwd=PROJECT, env=environment(), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -240,7 +241,7 @@ def test_a_run_of_torchrun_is_read_and_served_as_any_other(sample_folder, tmp_pa
     assert f"on all 2 processes, trained by row-wise Adagrad: {name}\n" in result.stdout
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["sharded"] == {"tables": [name], "optimizer": "row-wise Adagrad"}
-    assert record["settings"]["shard_embeddings"] == 100
+    assert (record["settings"]["shard_embeddings"], record["settings"]["shard_lr"]) == (100, 0.02)
     model = load_model(tmp_path).model
     assert record["num_parameters"] == sum(weight.numel() for weight in model.parameters())
     assert record["weights"] == weights_checksum(model.state_dict())
@@ -256,6 +257,8 @@ def test_a_model_without_a_table_of_that_size_is_refused():
 
 def test_what_cannot_be_is_refused_before_data_are_read(monkeypatch):
     assert_refused(run(SCRIPT, "--shard-embeddings", "-1"), "--shard-embeddings: expected a number of at least 0, got")
+    alone = run(SCRIPT, "--shard-lr", "0.1")
+    assert_refused(alone, "--shard-lr: expected --shard-embeddings beside it, got none")
     both = run(SCRIPT, "--shard-embeddings", "9", "--compile")
     assert_refused(both, "--shard-embeddings, --compile: expected one of them, got both")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tensordict" else name)

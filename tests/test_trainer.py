@@ -226,6 +226,25 @@ def test_a_run_that_is_stopped_and_resumed_equals_one_that_never_was(
     assert_same_run(resumed, whole)
 
 
+def test_a_step_that_fails_of_the_signal_that_asks_to_stop_is_a_stop(data, whole, tmp_path):
+    # torch.compile waits for a compiler in the same group of processes: Ctrl-C ends that one, too.
+    def break_off():
+        send(signal.SIGINT)()
+        raise RuntimeError("C++ compile error")
+
+    for step, message in ((1, "in epoch 1, after batch 0; saved to"), (4, "in epoch 1, after batch 3; saved to")):
+        model = build(data, StoppedIntTower)
+        model.stop_at(step, break_off)
+        with pytest.raises(Interrupted, match=message):
+            trainer_of(model, seed=1, run_dir=tmp_path).fit(data.train, data.valid, epochs=3, patience=5, resume=True)
+    model.stop_at(1, cut_power)
+    with pytest.raises(PowerCutError):  # one that nobody asked for is told as it is
+        trainer_of(model, seed=1).fit(data.train, data.valid, epochs=3)
+    resumed = trainer_of(build(data, seed=99), run_dir=tmp_path)
+    resumed.fit(data.train, data.valid, epochs=3, patience=5, resume=True)
+    assert [row["epoch"] for row in resumed.progress.history] == [row["epoch"] for row in whole.progress.history]
+
+
 def test_an_interrupted_run_without_a_folder_says_that_nothing_was_saved(data):
     model = build(data, StoppedIntTower)
     model.stop_at(2, send(signal.SIGINT))

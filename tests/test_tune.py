@@ -27,7 +27,7 @@ from reproduction.plans import SEARCHED, TUNED, table_2_runs
 from reproduction.runs import DATA_NAMES, SOURCES, Run, script, settings_of
 from training.errors import Interrupted
 from tuning.output import best_so_far, write_found
-from tuning.search import expected_seconds
+from tuning.search import expected_seconds, how_many
 from tuning.space import SHARED, as_settings, defaults_of, even_draws, space_of
 from tuning.study import COMPLETE, FAILED, PRUNED, RESULT, Study, best_trial, missing_lengths
 from tuning.trial import ask
@@ -144,18 +144,54 @@ def test_what_is_worse_than_half_is_stopped_after_two_epochs(study, tmp_path):
 def test_what_the_search_found_best_is_trained_longer_as_long_as_that_does_it_good(study, tmp_path):
     first = trial_of(study, tmp_path / "0", wanted=1)
     study.add(first)
-    assert study.missing(study.trials(), wanted=1) == 2
-    assert study.missing(study.trials(), wanted=3) == 4
+    assert study.missing(study.trials(), wanted=1) == (0, [2, 4])
+    assert study.missing(study.trials(), wanted=3) == (2, [2, 4])
+    assert how_many(study, study.trials(), wanted=3) == 4
     for number, epochs in ((1, 10), (2, 20)):
         longer = trial_of(study, tmp_path / str(number), wanted=1)
         assert (longer["number"], longer["settings"], len(longer["history"])) == (number, first["settings"], epochs)
         no_better = [*study.trials(), longer | {"valid_auc": study.trials()[-1]["valid_auc"]}]
         assert missing_lengths(no_better) == []
         study.add(longer | {"valid_auc": first["valid_auc"] + number / 100})
-    assert study.missing(study.trials(), wanted=1) == 0
+    assert study.missing(study.trials(), wanted=1) == (0, [])
     # A better one is trained longer in its turn.
     better = first | {"settings": first["settings"] | {"lr": 0.002}, "valid_auc": 0.999}
     assert missing_lengths([*study.trials(), better]) == [2, 4]
+
+
+@pytest.mark.slow
+def test_where_a_script_averages_the_weights_the_best_trial_and_the_first_are_trained_so_too(study, tmp_path, capsys):
+    study = replace(study, protocol="temporal")
+    course = study.own_course
+    assert course == {"lr_schedule": "constant", "warmup": 0.0, "average_decay": 0.998, "epochs": 30, "patience": 5}
+    first = trial_of(study, tmp_path / "0", wanted=1)
+    second = first | {"settings": first["settings"] | {"lr": 0.002}, "number": 1, "valid_auc": 0.999}
+    longer = second | {"number": 2, "times": 2, "valid_auc": 0.5}
+    for trial in (first, second, longer):
+        study.add(trial)
+    assert study.missing(study.trials(), wanted=2) == (0, [None, None])
+    assert study.missing(study.trials(), wanted=3) == (1, [2, 4, None, None])
+    assert expected_seconds(study, study.trials(), wanted=2) > 0
+    for number, settings in ((3, second["settings"]), (4, first["settings"])):
+        write_found(study.found, study.name, study.dataset, study.protocol)
+        assert tuned_settings("movielens-synthetic", "temporal", study.found) == {}
+        study.add(record := trial_of(study, tmp_path / str(number), wanted=2))
+        assert (record["number"], record["settings"], record["times"]) == (number, settings, None)
+        assert record["course"] == course
+        assert record["state"] == COMPLETE
+    assert study.missing(study.trials(), wanted=2) == (0, [])
+    # The script's own settings, trained as it trains, are what table 2 has where nothing was searched.
+    of_table = table_2_runs("movielens", "temporal")["DSSM"]
+    assert replace(of_table, seed=study.seed).recorded() == study.run(first["settings"], None).recorded()
+
+    shutil.rmtree(study.found)
+    for trial in (first, second | {"valid_auc": 0.5}, longer, record | {"valid_auc": 0.9999}):
+        study.add(trial)
+    study.add(first | {"number": 4, "times": 2, "valid_auc": 0.1})
+    write_found(study.found, study.name, study.dataset, study.protocol)
+    found = tuned_settings("movielens-synthetic", "temporal", study.found)
+    assert found == {"DSSM": course | first["settings"]}
+    assert "`--average-decay 0.998`" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -203,10 +239,10 @@ def test_records_of_another_search_are_not_taken_for_this_one(study, tmp_path):
 def test_what_was_found_names_the_study_it_comes_from(study, tmp_path):
     record = trial_of(study, tmp_path / "0", wanted=1)
     study.add(record)
-    write_found(study.found, study.name)
+    write_found(study.found, study.name, study.dataset, study.protocol)
     assert tuned_settings("movielens-synthetic", "strict", study.found) == {}  # nothing, before the longer ones
     study.add(record | {"number": 1, "times": 2, "valid_auc": 0.1})
-    write_found(study.found, study.name)
+    write_found(study.found, study.name, study.dataset, study.protocol)
     found = json.loads((study.found / f"{study.name}.json").read_text())["DSSM"]
     assert found["study"] == "movielens-synthetic-strict/DSSM.jsonl"
     assert (found["trial"], found["trials"], found["valid_auc"]) == (0, 1, record["valid_auc"])
@@ -234,8 +270,9 @@ def test_what_was_found_is_taken_by_the_scripts_and_by_the_table(monkeypatch):
 @pytest.mark.slow
 def test_what_was_found_is_what_the_records_say(tmp_path):
     shutil.copytree(FOUND, tmp_path / "tuned")
+    searches = {f"{DATA_NAMES[d]}-{protocol}": (d, protocol) for d in DATA_NAMES for protocol in SOURCES[d].protocols}
     for folder in filter(Path.is_dir, FOUND.iterdir()):
-        write_found(tmp_path / "tuned", folder.name)
+        write_found(tmp_path / "tuned", folder.name, *searches[folder.name])
         for kind in ("json", "md"):
             written, there = (place / f"{folder.name}.{kind}" for place in (tmp_path / "tuned", FOUND))
             assert written.read_text() == there.read_text()

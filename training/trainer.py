@@ -82,6 +82,7 @@ class Trainer:
         compiled: have torch.compile make the step's forward and backward.
         shard_rows: embedding tables of more rows are dealt out to all processes, and row-wise Adagrad trains them in
             the optimiser's place; see training/sharding.py. 0: none.
+        shard_learning_rate: of row-wise Adagrad; 0: learning_rate.
     """
 
     def __init__(
@@ -108,13 +109,15 @@ class Trainer:
         amp: torch.dtype | None = None,
         compiled: bool = False,
         shard_rows: int = 0,
+        shard_learning_rate: float = 0.0,
     ):
         self.device = torch.device(device)
         self.sharded = {}  # the tables that are dealt out, by their weights' names
         if shard_rows:
             from training.sharding import shard_tables  # which imports TorchRec: seconds, and few have it
 
-            self.sharded = shard_tables(model, shard_rows, self.device, learning_rate, 2 * l2_embedding)
+            rate = shard_learning_rate or learning_rate
+            self.sharded = shard_tables(model, shard_rows, self.device, rate, 2 * l2_embedding)
         self.model = model.to(self.device)
         self.batch_size = batch_size
         self.seed = seed
@@ -171,7 +174,7 @@ class Trainer:
         if min(len(train), self.batch_size) < num_processes():
             raise UserError(
                 f"train split: expected batches with a row for each of {num_processes()} processes, got {len(train)} "
-                f"rows in batches of {self.batch_size}."
+                f"rows in batches of {self.batch_size}; start fewer processes, or raise --batch-size."
             )
         if valid is not None and len(valid.labels.unique()) < 2:
             raise UserError("valid split: expected labels 0 and 1, got one class only, which has no AUC.")
@@ -237,7 +240,17 @@ class Trainer:
             for batch in batches[progress.batch :]:
                 rows = torch.from_numpy(own_rows(batch)).to(self.device)
                 self._set_learning_rates((progress.epoch + progress.batch / len(batches)) / epochs)
-                losses = self.step(self._without_ids(train.batch(rows)), train.labels[rows], len(batch))
+                try:
+                    losses = self.step(self._without_ids(train.batch(rows)), train.labels[rows], len(batch))
+                except RuntimeError:
+                    # The signal that asks this process to stop reaches the compiler that it waits for, too.
+                    if not stop_requested.is_set() or num_processes() > 1:
+                        raise
+                    if unseen:
+                        self._look(unseen, len(batches), stops=True, saves=True, seconds=0.0)
+                    progress.epoch_seconds += time.perf_counter() - start
+                    self._save()
+                    self._stop()
                 progress.batch += 1
                 unseen.append((len(batch), torch.stack(losses)))
                 bar.update(len(batch))

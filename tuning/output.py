@@ -14,7 +14,8 @@ from preprocessing.files import write_atomically
 from reproduction.formats import Columns, markdown, number
 from reproduction.plans import NAMES, REFERENCE, SEARCHED
 from reproduction.records import PROJECT, read_json_lines
-from tuning.study import COMPLETE, FIXED, LENGTHS, PRUNED, best_trial, missing_lengths
+from tuning.space import own_course
+from tuning.study import COMPLETE, FIXED, LENGTHS, PRUNED, best_trial, trainings_after
 
 TENTH = 10  # what a tenth of the trials had found is told beside the whole
 SHORT = 6  # and what so many had found, since some models had no more
@@ -30,19 +31,24 @@ def best_so_far(trials: list[dict]) -> list[float]:
     return after
 
 
-def write_found(found: Path, name: str) -> None:
+def write_found(found: Path, name: str, dataset: str, protocol: str) -> None:
     """Write what the studies of some data and protocol found, by their records, and draw it; prints the table.
 
-    Settings are written of the models whose best was trained longer, too; the table is of all.
+    Settings are written of the models of which nothing is to be trained after the search; the table is of all.
+
+    Args:
+        name: of the studies' folder.
     """
     studies = {model: read_json_lines(found / name / f"{model}.jsonl") for model in SEARCHED}
     rows = [_row(name, model, trials) for model, trials in studies.items() if best_trial(trials)]
     # A search that is not at its end has found nothing yet: its best may be that of a training too short for the model.
-    finished = [row for row in rows if not missing_lengths(studies[row["model"]])]
+    finished = [
+        row for row in rows if not trainings_after(studies[row["model"]], own_course(row["model"], dataset, protocol))
+    ]
     settings = {row["model"]: {key: row[key] for key in _KEPT} for row in finished}
     write_atomically(found / f"{name}.json", (json.dumps(settings, indent=1) + "\n").encode())
     about = "SYNTHETIC data, which say nothing of real users; " if "-synthetic-" in name else ""
-    table = f"AUC on validation, {name}; {about}no test row was looked at.\n\n{markdown(rows, TRIALS_COLUMNS)}"
+    table = f"AUC on validation, {name}; {about}no test row was looked at.\n\n{markdown(rows, _columns(rows))}"
     write_atomically(found / f"{name}.md", (table + "\n").encode())
     print(f"\n{found / name}.md\n{table}")
     figures = PROJECT / "figure" if found.resolve() == FOUND else found / "figure"
@@ -59,14 +65,19 @@ _KEPT = ("settings", "valid_auc", "valid_logloss", "study", "trial", "trials", "
 def _row(name: str, model: str, trials: list[dict]) -> dict:
     best, search = best_trial(trials), [trial for trial in trials if trial["times"] == 1]
     so_far, fixed = best_so_far(search), LATER | best["made_of"]["settings"]
-    epochs = best["times"] * fixed["epochs"]
-    kept = {key: fixed[key] for key in FIXED} | {"epochs": epochs, "patience": epochs}
+    if best["times"] is None:
+        course = told = best["course"]
+    else:
+        epochs = best["times"] * fixed["epochs"]
+        course = {key: fixed[key] for key in FIXED} | {"epochs": epochs, "patience": epochs}
+        told = {"epochs": epochs}
     of_search = best_trial(search)["settings"]
-    longer = {t["times"]: t["valid_auc"] for t in trials if t["times"] > 1 and t["settings"] == of_search}
+    longer = {t["times"]: t["valid_auc"] for t in trials if t["times"] != 1 and t["settings"] == of_search}
+    as_script = best_trial([trial for trial in trials if trial["times"] is None])
     return {
         "model": model,
-        "settings": kept | best["settings"],
-        "searched": {key: best["settings"][key] for key in best["parameters"]},
+        "settings": course | best["settings"],
+        "told": told | {key: best["settings"][key] for key in best["parameters"]},
         "valid_auc": best["valid_auc"],
         "valid_logloss": best["valid_logloss"],
         "study": f"{name}/{model}.jsonl",
@@ -79,14 +90,21 @@ def _row(name: str, model: str, trials: list[dict]) -> dict:
         "auc_of_short": so_far[min(SHORT, len(search)) - 1],
         "auc_of_search": so_far[-1],
         "longer": longer,
-        "epochs": epochs,
+        "as_script": as_script and as_script["valid_auc"],
     }
+
+
+def _columns(rows: list[dict]) -> Columns:
+    """What the table shows: the script's way of training where it is one of its own."""
+    has = any(row["as_script"] for row in rows)
+    return {name: cell for name, cell in TRIALS_COLUMNS.items() if has or name != AS_SCRIPT}
 
 
 def _longer(times: int) -> Callable[[dict], str]:
     return lambda row: number(row["longer"].get(times))
 
 
+AS_SCRIPT = "as the script trains"
 TRIALS_COLUMNS: Columns = {
     "model": lambda row: NAMES.get(row["model"], row["model"]),
     "first trial": lambda row: number(row["first_auc"]),
@@ -94,10 +112,9 @@ TRIALS_COLUMNS: Columns = {
     f"{SHORT} trials": lambda row: number(row["auc_of_short"]),
     "all trials": lambda row: number(row["auc_of_search"]),
     **{f"{times} times as long": _longer(times) for times in LENGTHS},
+    AS_SCRIPT: lambda row: number(row["as_script"]),
     "logloss of the best": lambda row: number(row["valid_logloss"]),
     "trials (stopped early)": lambda row: f"{row['trials']} ({row['pruned']})",
     "core-hours": lambda row: f"{row['core_hours']:.2f}",
-    "settings found": lambda row: " ".join(
-        f"`{as_flag(name, value)}`" for name, value in ({"epochs": row["epochs"]} | row["searched"]).items()
-    ),
+    "settings found": lambda row: " ".join(f"`{as_flag(name, value)}`" for name, value in row["told"].items()),
 }

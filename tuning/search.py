@@ -41,15 +41,21 @@ def expected_seconds(study: Study, trials: list[dict], wanted: int) -> float | N
     """The time that a study's missing trials may take, one after the other; None where none is on record."""
     if not trials:
         return None
-    missing = study.missing(trials, wanted)
-    longer = LENGTHS[-missing:] if 0 < missing <= len(LENGTHS) else LENGTHS if missing else ()
+    of_search, after = study.missing(trials, wanted)
     # A trial of the search is often stopped early; a longer one never is, and takes what its epochs do.
     search = [trial["seconds"] for trial in trials if trial["times"] == 1]
     epochs = [trial["seconds"] / len(trial["history"]) for trial in trials if trial["history"]]
     if not epochs:
         return None
     epoch = median(epochs)
-    return (missing - len(longer)) * mean(search) + sum(longer) * study.epochs * epoch
+    longer = sum(LENGTHS[-1] if times is None else times for times in after)
+    return of_search * mean(search) + longer * study.epochs * epoch
+
+
+def how_many(study: Study, trials: list[dict], wanted: int) -> int:
+    """The trials and the trainings after them that a study still misses at most."""
+    of_search, after = study.missing(trials, wanted)
+    return of_search + len(after)
 
 
 def time_left_of(studies: dict[Study, list[dict]], wanted: int, jobs: int) -> str:
@@ -75,7 +81,7 @@ def search(studies: list[Study], wanted: int, jobs: int, device: str, lock: int,
     working: list[_Child] = []
 
     def missing(study: Study) -> int:
-        return study.missing(trials[study], wanted)
+        return how_many(study, trials[study], wanted)
 
     def left() -> str:
         return f"{time_left_of(trials, wanted, jobs)} left"
@@ -126,6 +132,7 @@ def _record(child: _Child) -> dict:
 def _outcome(record: dict) -> str:
     epochs = f"after {len(record['history'])} epochs"
     state = "" if record["state"] == COMPLETE else f", {record['state']} {epochs}"
-    state += f", {record['times']} times as long" if record["times"] > 1 else ""
+    times = record["times"]
+    state += ", as the script trains" if times is None else f", {times} times as long" if times > 1 else ""
     auc = "no AUC" if record["valid_auc"] is None else f"valid AUC {record['valid_auc']:.4f}"
     return f"trial {record['number']}: {auc}{state} in {readable(record['seconds'])}"

@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, distribution_to_json
 
+from experiment.settings import TrainingSettings
 from reproduction.plans import EVERY, table_2_run
 from reproduction.runs import Run
 
@@ -78,6 +79,7 @@ OWN: dict[str, Space] = {
 _NO_NETWORK = ("dropout", "embedding_dim")
 WITHOUT = {"LR": _NO_NETWORK, "StatisticsLR": (*_NO_NETWORK, "l2_embedding", "user_id_dropout", "item_id_dropout")}
 DIGITS = 3  # of a number that count
+COURSE = ("lr_schedule", "warmup", "average_decay", "epochs", "patience")  # no trial chooses of these
 
 
 def space_of(model: str) -> Space:
@@ -93,9 +95,19 @@ def as_json(space: Space) -> dict:
 
 def defaults_of(model: str, dataset: str, protocol: str) -> dict:
     """With what table 2 trains a model where nothing was searched: the first trial of each search."""
-    run = table_2_run(dataset, protocol, model) if model in EVERY else Run(dataset, protocol, model)
-    settings = run.settings()
+    settings = _unsearched(model, dataset, protocol)
     return {name: getattr(settings, name) for name in space_of(model)}
+
+
+def own_course(model: str, dataset: str, protocol: str) -> dict:
+    """How table 2's training goes on where nothing was searched, if it averages the weights, as no trial does."""
+    settings = _unsearched(model, dataset, protocol)
+    return {name: getattr(settings, name) for name in COURSE} if settings.average_decay else {}
+
+
+def _unsearched(model: str, dataset: str, protocol: str) -> TrainingSettings:
+    run = table_2_run(dataset, protocol, model) if model in EVERY else Run(dataset, protocol, model)
+    return run.settings()
 
 
 def even_draws(space: Space, count: int, seed: int) -> list[dict]:

@@ -18,9 +18,10 @@ from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 from reproduction.records import PROJECT, read_json_lines
 from reproduction.runs import Run, data_state, newest_code
-from tuning.space import as_json, as_settings, space_of
+from tuning.space import as_json, as_settings, own_course, space_of
 
 TRIALS = PROJECT / "runs" / "tune"
+NEEDED = ("number", "times", "state", "parameters", "settings", "valid_auc", "history", "seconds", "made_of")
 RESULT = "trial.json"  # in the folder of a trial that has ended
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 # What a trial is trained with beside what is searched, the same for every model.
@@ -67,11 +68,22 @@ class Study:
         key = hashlib.sha256(identity.encode()).hexdigest()[:10]
         return trials / f"{self.name}-{self.model}-{key}" / str(number)
 
-    def run(self, chosen: dict, times: int = 1) -> Run:
-        """What is trained with chosen settings, for so many times the epochs of a trial."""
+    @property
+    def own_course(self) -> dict:
+        """How the script trains, if that is another way than a trial's or a longer one's; else empty."""
+        return own_course(self.model, self.dataset, self.protocol)
+
+    def course(self, times: int | None) -> dict:
+        """How long and at what rate a training goes: so many times the epochs of a trial; None: as the script's."""
+        if times is None:
+            return self.own_course
         epochs = times * self.epochs
         # The rate falls to 0 at the last epoch, before which no training is to end.
-        changes = FIXED | {"epochs": epochs, "patience": epochs} | chosen
+        return FIXED | {"epochs": epochs, "patience": epochs}
+
+    def run(self, chosen: dict, times: int | None = 1) -> Run:
+        """What is trained with chosen settings, for so long."""
+        changes = self.course(times) | chosen
         return Run(self.dataset, self.protocol, self.model, self.seed, tuple(changes.items()))
 
     def made_of(self) -> dict:
@@ -94,7 +106,7 @@ class Study:
 
     def trials(self) -> list[dict]:
         """Its records, in the order in which they were made; raises UserError where they are of another search."""
-        records = read_json_lines(self.path)
+        records = read_json_lines(self.path, NEEDED)
         made_of = json.loads(json.dumps(self.made_of()))
         for record in records:
             of_record = record["made_of"] | {"code": newest_code(record["made_of"]["code"])}
@@ -111,12 +123,30 @@ class Study:
         lines = [*read_json_lines(self.path), record]
         write_atomically(self.path, "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines).encode())
 
-    def missing(self, trials: list[dict], wanted: int) -> int:
-        """How many trials are still to be made at most, those that are longer included."""
+    def missing(self, trials: list[dict], wanted: int) -> tuple[int, list[int | None]]:
+        """How many trials of the search are still to be made, and at most which trainings after it (see `course`)."""
         searched = sum(trial["times"] == 1 for trial in trials)
         if searched < wanted:
-            return wanted - searched + len(LENGTHS)
-        return len(missing_lengths(trials))
+            return wanted - searched, [*LENGTHS, *([None, None] if self.own_course else [])]
+        return 0, [times for _, times in trainings_after(trials, self.own_course)]
+
+
+def trainings_after(trials: list[dict], own_course: dict) -> list[tuple[dict, int | None]]:
+    """What is still to be trained after a search: trials of it, each with how many times a trial's epochs.
+
+    None in the place of a number: as the script trains where nothing was searched. The best trial is trained so and the
+    first, whose settings are the script's: a search does not end behind the script for its way of training alone.
+    """
+    search = [trial for trial in trials if trial["times"] == 1]
+    best = best_trial(search)
+    if best is None:
+        return []
+    after = [(best, times) for times in missing_lengths(trials)]
+    if own_course:
+        made = [trial["settings"] for trial in trials if trial.get("course") == own_course]
+        candidates = [best] if best["settings"] == search[0]["settings"] else [best, search[0]]
+        after += [(trial, None) for trial in candidates if trial["settings"] not in made]
+    return after
 
 
 def missing_lengths(trials: list[dict]) -> list[int]:

@@ -55,8 +55,7 @@ from tuning.study import (
     UNPRUNED_EPOCHS,
     UNPRUNED_TRIALS,
     Study,
-    best_trial,
-    missing_lengths,
+    trainings_after,
 )
 
 _STATES = {
@@ -111,7 +110,7 @@ def main(arguments: argparse.Namespace) -> None:
         trial, times = ask(study, searched), 1
         parameters, chosen = trial.params, as_settings(trial.params)
     else:
-        trial, times, best = None, missing_lengths(trials)[0], best_trial(searched)
+        trial, (best, times) = None, trainings_after(trials, study.own_course)[0]
         parameters, chosen = best["parameters"], best["settings"]
     print(json.dumps(chosen | {"times": times}), flush=True)
     settings = study.run(chosen, times).settings()
@@ -134,8 +133,8 @@ def main(arguments: argparse.Namespace) -> None:
         trainer = make_trainer(settings, data, model, arguments.folder)
         history, before = trainer.progress.history, trainer.progress.seconds
         if not any([is_bad(row) for row in history]):  # of a trial that was stopped and goes on
-            trainer.fit(data.train, data.valid, settings.epochs, after_epoch=is_bad)
-        state = COMPLETE if trainer.progress.epoch == settings.epochs else PRUNED
+            trainer.fit(data.train, data.valid, settings.epochs, settings.patience, after_epoch=is_bad)
+        state = PRUNED if trial and trainer.progress.epoch < settings.epochs else COMPLETE
     except (NonFiniteLoss, MemoryError, RuntimeError) as error:
         if not isinstance(error, NonFiniteLoss) and not is_out_of_memory(error):
             raise
@@ -144,6 +143,7 @@ def main(arguments: argparse.Namespace) -> None:
     record = {
         "number": len(trials),
         "times": times,
+        "course": study.own_course if times is None else None,
         "state": state,
         "reason": reason,
         "parameters": parameters,
