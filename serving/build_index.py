@@ -33,6 +33,8 @@ def parse(words: list[str]) -> argparse.Namespace:
         "--items", help="a CSV file with the raw columns of the item tower; else the dataset's own items"
     )
     parser.add_argument("--data", help="where the dataset lies, as for its training script")
+    for name in ("--reviews", "--meta"):
+        parser.add_argument(name, help="of Amazon, as for its training script")
     parser.add_argument(
         "--set", type=constant, action="append", default=[], metavar="COLUMN=VALUE", help="a column of one value"
     )
@@ -198,23 +200,37 @@ def _done(place: Path, identity: str) -> int:
 
 
 # The raw items of a dataset, found as its training script finds them, by the column that names an item.
+AMAZON_IDS = ("asin", "parent_asin")
 ITEM_TABLES = {
-    "movie_id": lambda data: read_movielens(locate_movielens(data)).movies,
-    **dict.fromkeys(("asin", "parent_asin"), lambda data: read_amazon(*locate_amazon(data)).items),
-    "adgroup_id": lambda data: read_alibaba(alibaba_files(data)).items,
-    "video_id": lambda data: read_kuairand(locate_kuairand(data)).items,
+    "movie_id": lambda data, *_: read_movielens(locate_movielens(data)).movies,
+    **dict.fromkeys(AMAZON_IDS, lambda *files: read_amazon(*locate_amazon(*files)).items),
+    "adgroup_id": lambda data, *_: read_alibaba(alibaba_files(data)).items,
+    "video_id": lambda data, *_: read_kuairand(locate_kuairand(data)).items,
 }
 
 
-def read_items(run: TrainedRun, path: str | None, data: str | None, constants: dict[str, str]) -> pd.DataFrame:
+def read_items(
+    run: TrainedRun,
+    path: str | None,
+    data: str | None,
+    constants: dict[str, str],
+    reviews: str | None = None,
+    meta: str | None = None,
+) -> pd.DataFrame:
     """Raw items: of a CSV file, or else of the dataset that the run was trained on; constants are added as columns."""
+    if (reviews or meta) and (path is not None or run.item_id not in AMAZON_IDS):
+        raise UserError(f"--reviews, --meta: expected a run on Amazon's files and no --items, got {run.item_id!r}.")
     if path is not None:
         items = _read_csv(Path(path), [column for column in run.item_encoder.sources if column not in constants])
     elif run.item_id in ITEM_TABLES:
-        items = ITEM_TABLES[run.item_id](data)
+        items = ITEM_TABLES[run.item_id](data, reviews, meta)
     else:
         raise UserError(f"--items: expected a CSV file with a column {run.item_id!r}, got none; name one.")
-    return items.assign(**constants)
+    items = items.assign(**constants)
+    if lacks := [column for column in run.item_encoder.sources if column not in items]:
+        name = lacks[0]
+        raise UserError(f"items: expected a column {name!r}, got {list(items.columns)}; --set {name}=VALUE adds one.")
+    return items
 
 
 def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
@@ -247,7 +263,8 @@ def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
 def main(arguments: argparse.Namespace) -> None:
     """Build the index and say what it is."""
     run = load_run(arguments.run, arguments.levels)
-    items = read_items(run, arguments.items, arguments.data, dict(arguments.set))
+    named = arguments.reviews, arguments.meta
+    items = read_items(run, arguments.items, arguments.data, dict(arguments.set), *named)
     folder = Path(arguments.output or Path(arguments.run) / "index")
     index = build_index(run, items, folder, arguments.dtype)
     form = index.form

@@ -127,6 +127,15 @@ def amazon_folder(tmp_path_factory):
     return trained(data / "run", data / "ratings.csv", script=train_amazon_IntTower, cache=False)
 
 
+def test_the_reviews_of_a_run_are_named_as_for_its_training(amazon_folder, folder, tmp_path):
+    reviews = str(amazon_folder.parent / "ratings.csv")
+    items = read_items(load_run(amazon_folder), None, None, {}, reviews)
+    assert len(items) == 20
+    for run_folder, path in ((folder, None), (amazon_folder, reviews)):
+        with pytest.raises(UserError, match="--reviews, --meta: expected a run on Amazon's files and no --items, got"):
+            read_items(load_run(run_folder), path, None, {}, reviews)
+
+
 def test_an_index_of_text_ids_takes_no_number_for_them(amazon_folder, tmp_path):
     served = load_run(amazon_folder)
     items = pd.DataFrame({"asin": ["007", "010"], "categories": "C007", "price": 9.99})
@@ -265,7 +274,7 @@ def test_alibabas_ads_are_served_with_the_place_that_they_are_shown_in(tmp_path)
     data = write_alibaba_sample(tmp_path / "data", num_rows=2000)
     folder = trained(tmp_path / "run", data, script=train_alibaba_IntTower, cache=False)
     command = ["-m", "serving.build_index", "--run", folder, "--data", data]
-    assert_refused(run(*command), "encode: expected a column 'pid'")
+    assert_refused(run(*command), "items: expected a column 'pid', got ['adgroup_id', ", "; --set pid=VALUE adds one.")
     result = run(*command, "--set", "pid=430548_1007")
     assert result.returncode == 0, result.stderr
     served, raw = load_run(folder), read_alibaba(alibaba_files(str(data)))
