@@ -183,14 +183,19 @@ def _handicaps() -> tuple[list[dict], Columns]:
     return records, own | _MEASURES | {"published AUC / logloss": _published} | _EFFORT
 
 
+def _rate(record: dict) -> float:
+    """The learning rate of the tables."""
+    return (LATER | record["settings"])["shard_lr"] or record["settings"]["lr"]
+
+
 def _processes() -> tuple[list[dict], Columns]:
-    """One run by one process, and by two that train together, tables whole and shared."""
+    """One run by one process, and by two that train together, tables whole and shared, these at several rates."""
     alone = Records().find(table_2_runs("movielens", "strict", TUNED)[REFERENCE])
     assert alone is not None, "results/movielens/strict.jsonl has no record of what was searched for IntTower"
-    together = sorted(_choices("processes"), key=lambda r: r["settings"].get("shard_embeddings", 0))
+    together = sorted(_choices("processes"), key=lambda r: ("sharded" in r, _rate(r)))
 
     def tables(record: dict) -> str:
-        return f"shared, {record['sharded']['optimizer']}" if "sharded" in record else "whole"
+        return f"shared, {record['sharded']['optimizer']} at {_rate(record):g}" if "sharded" in record else "whole"
 
     own: Columns = {"processes": lambda r: f"{r.get('num_processes', 1)}", "tables": tables}
     return [alone, *together], own | _VALIDATION | _MEASURES | _EFFORT
