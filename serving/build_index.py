@@ -273,7 +273,7 @@ def main(arguments: argparse.Namespace) -> None:
         f"{index.bytes_per_item} bytes each"
     )
     if never_seen := run.item_encoder.never_seen(items):
-        counts = ", ".join(f"{name} of {count:,}" for name, count in never_seen.items())
+        counts = ", ".join(f"{name} of {count:,} items" for name, count in never_seen.items())
         print(f"served as unknown, since training never saw what stands there: {counts}")
     if len(items) and never_seen.get(run.item_id) == len(items):
         print(f"none of these items was in training: are --data and --items those of {run.folder}?")

@@ -239,7 +239,7 @@ def test_the_command_builds_an_index_of_the_datasets_items_or_of_a_csv(folder, m
     others.to_csv(tmp_path / "others.csv", index=False)
     result = run(*command, tmp_path / "others", "--items", tmp_path / "others.csv")
     of = len(movies)
-    told = f"served as unknown, since training never saw what stands there: movie_id of {of}, genres of 1\n"
+    told = f"served as unknown, since training never saw what stands there: movie_id of {of} items, genres of 1 items\n"
     assert f"{told}none of these items was in training: are --data and --items those of {folder}?" in result.stdout
     assert_refused(run(*command, tmp_path / "x", "--items", tmp_path / "none.csv"), "none.csv: No such file")
     assert_refused(
