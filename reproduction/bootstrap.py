@@ -36,9 +36,11 @@ def update_bootstrap(
         for seed, record in by_seed[model].items():
             if (scores := _logits(replace(run, seed=seed), record, data, folder)) is not None:
                 logits[model, seed] = scores
+    # A search may end at a script's own settings: an interval is of its records, whichever table it was made for.
+    others = [line for other in SUFFIX if other != settings for line in read_json_lines(path.with_name(_file(other)))]
     current = {
         line["model"]: line
-        for line in lines
+        for line in [*others, *lines]
         if line["protocol"] == protocol and line["made_of"] == _made_of(line, by_seed)
     }
     wanted = _wanted(by_seed, logits, current)

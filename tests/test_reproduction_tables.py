@@ -13,6 +13,7 @@ import figure.live
 import figure.table_2
 from figure.architecture import draw_architecture
 from figure.pareto import pareto_front
+from reproduction.bootstrap import _made_of, read_bootstrap, update_bootstrap
 from reproduction.formats import DELAY_COLUMNS, PARTS_COLUMNS, TABLE_2_COLUMNS, as_csv, is_significant, markdown
 from reproduction.latency import FILE as LATENCY
 from reproduction.output import write_ablation, write_latency, write_table_2
@@ -114,6 +115,20 @@ def test_the_intervals_are_read_from_what_was_recorded(records):
     cell = TABLE_2_COLUMNS["lead, 95 % over users"]
     assert cell(row) == "+0.0200 to +0.0300, of 1"  # of the three seeds that the lead is of
     assert cell(row | {"lead_seeds": 1}) == "+0.0200 to +0.0300"
+
+
+def test_an_interval_is_that_of_its_records_whichever_table_they_stand_in(records, tmp_path, monkeypatch):
+    runs = {model: table_2_run("movielens", "strict", model) for model in ("DSSM", "DCN")}
+    by_seed = {model: records.by_seed(run) for model, run in runs.items()}
+    lines = [{"protocol": "strict", "model": model, "seeds": [1023], "auc": [0.87, 0.89]} for model in runs]
+    made_of = [_made_of(line, by_seed) for line in lines]
+    kept = [line | {"made_of": of} for line, of in zip(lines, (made_of[0], "other records"), strict=True)]
+    (records.folder / "movielens" / "bootstrap.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    # A search that ended at the script's own settings: the runs of both tables are the same.
+    monkeypatch.setattr("reproduction.bootstrap.data_state", lambda dataset, protocol: DATA)
+    monkeypatch.setattr("reproduction.bootstrap.table_2_runs", lambda *arguments: runs)
+    update_bootstrap("movielens", "strict", records, TUNED, tmp_path)
+    assert read_bootstrap(records, "movielens", "strict", TUNED) == {"DSSM": kept[0]}
 
 
 def test_nothing_published_stands_beside_synthetic_data(tmp_path):
