@@ -93,7 +93,7 @@ def open_or_build(run: TrainedRun, raw: RawMovieLens) -> ItemIndex:
     """
     folder = run.folder / "index"
     if not is_of(run, raw):
-        why = f"{run.folder} was trained on other data (--data names them), so ids may mean others"
+        why = f"{run.folder} was trained on other data than these, so ids may mean others (--data names the data)"
     elif not (folder / MANIFEST).exists():
         print(f"encoding {len(raw.movies):,} movies into {folder}")
         return build_index(run, raw.movies, folder)

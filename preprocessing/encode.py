@@ -369,9 +369,7 @@ class TowerEncoder:
         return unknown
 
     def never_seen(self, frame: pd.DataFrame) -> dict[str, int]:
-        """Of how many rows a raw column has a value that training never saw, or that is no number; those of none left
-        out.
-        """
+        """For each raw column that has any, the number of its values that training never saw or that are no number."""
         counts = {}
         for field in self.fields:
             if isinstance(field, SparseField | VarLenField):

@@ -184,7 +184,7 @@ def _handicaps() -> tuple[list[dict], Columns]:
 
 
 def _rate(record: dict) -> float:
-    """The learning rate of the tables."""
+    """The learning rate of a run's shared embedding tables."""
     return (LATER | record["settings"])["shard_lr"] or record["settings"]["lr"]
 
 

@@ -199,8 +199,8 @@ def _done(place: Path, identity: str) -> int:
         return 0
 
 
-# The raw items of a dataset, found as its training script finds them, by the column that names an item.
 AMAZON_IDS = ("asin", "parent_asin")
+# The raw items of a dataset, found as its training script finds them, by the column that names an item.
 ITEM_TABLES = {
     "movie_id": lambda data, *_: read_movielens(locate_movielens(data)).movies,
     **dict.fromkeys(AMAZON_IDS, lambda *files: read_amazon(*locate_amazon(*files)).items),

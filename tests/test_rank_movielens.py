@@ -79,7 +79,9 @@ def test_movies_of_other_data_than_the_runs_are_said_to_be_and_leave_its_index_a
     words = ["--run", str(fresh), "--user", "3", "--data"]
     rank_movielens.main(rank_movielens.parse([*words, str(data)]))
     printed = capsys.readouterr().out
-    assert f"{fresh} was trained on other data (--data names them), so ids may mean others; 80 movies are" in printed
+    assert (
+        f"{fresh} was trained on other data than these, so ids may mean others (--data names the data); 80" in printed
+    )
     assert len(ranking(printed)) == 10
     assert not (fresh / "index").exists()
     rank_movielens.main(rank_movielens.parse([*words, str(sample_folder)]))
