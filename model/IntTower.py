@@ -15,11 +15,11 @@ from torch.nn import functional
 
 from model.choices import FE_INPUTS, FE_SCALES, INTERACTIONS, REWEIGHTINGS, parse_levels
 from model.estimator import Estimator
-from model.layers import MLP, FieldEmbedding, check_hidden_units, concatenate
+from model.layers import MLP, FieldEmbedding, check_hidden_units, concatenate, is_read_at_once
 from preprocessing.errors import UserError
 from preprocessing.inputs import SparseFeat, as_columns
 from preprocessing.utils import fe_score
-from training.distributed import gather_rows, total
+from training.distributed import gather_rows, total_of_each
 
 
 class LightSE(nn.Module):
@@ -209,20 +209,25 @@ class CIR(nn.Module):
 
         Of several processes each contrasts its own pairs with the items of all, and has its share of the loss.
         """
-        positive_P = torch.nonzero(labels_B > 0.5)[:, 0]
+        positive_B = labels_B > 0.5
         item_BE, first = gather_rows(item_BE)
         ids_B, _ = gather_rows(item_ids_B)
-        num_positive = total(len(positive_P))
-        if len(positive_P) == 0:
-            return (user_BE.sum() + item_BE.sum()) * 0.0
+        num_positive = total_of_each(positive_B.sum()).clamp(min=1)
+        rows_P = self._rows(positive_B)
         with torch.autocast(user_BE.device.type, enabled=False):  # a cosine over a small temperature needs its digits
-            user_PE = functional.normalize(user_BE[positive_P].float(), dim=1) / self.temperature
+            user_PE = functional.normalize(user_BE[rows_P].float(), dim=1) / self.temperature
             similarity_PB = user_PE @ functional.normalize(item_BE.float(), dim=1).T
-        same_item_PB = item_ids_B[positive_P, None] == ids_B[None, :]
-        place_P = first + positive_P
-        same_item_PB[torch.arange(len(positive_P), device=positive_P.device), place_P] = False
-        mean = functional.cross_entropy(similarity_PB.masked_fill_(same_item_PB, -torch.inf), place_P)
-        return mean * (len(positive_P) / num_positive)
+        place_P = first + rows_P
+        same_item_PB = item_ids_B[rows_P, None] == ids_B[None, :]
+        similarity_PB.masked_fill_(same_item_PB.scatter_(1, place_P[:, None], False), -torch.inf)
+        target_P = place_P.where(positive_B[rows_P], -100)  # which cross_entropy passes over
+        return functional.cross_entropy(similarity_PB, target_P, reduction="sum") / num_positive
+
+    def _rows(self, positive_B: Tensor) -> Tensor:
+        """The rows that are looked at: the positive ones, or all of them where it would take a wait to know these."""
+        if is_read_at_once(positive_B):
+            return torch.nonzero(positive_B)[:, 0]
+        return torch.arange(len(positive_B), device=positive_B.device)
 
 
 def contrasted_item_id(item_columns: list, cir_weight: float) -> str | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from model.dssm import DSSM
-from model.layers import embedding_table
+from model.layers import embedding_table, is_read_at_once
 from preprocessing.errors import UserError
 from preprocessing.inputs import SparseFeat, as_columns
 from training.distributed import gather_rows, num_processes, total
@@ -33,35 +33,47 @@ def mimic_loss(augmented_BW: Tensor, output_BW: Tensor, labels_B: Tensor) -> Ten
     return squares_B.sum() / total(len(squares_B))
 
 
-def category_alignment_loss(item_BW: Tensor, category_B: Tensor) -> Tensor:
+def category_alignment_loss(item_BW: Tensor, category_B: Tensor, num_categories: int) -> Tensor:
     """Mean over the other categories of |cov(major) - cov(category)|^2, Frobenius norm (DAT, section 2.4).
 
     The major category is the batch's most frequent one. A category of a single row has no covariance and is left
     out; without two categories that have one the loss is 0. (The paper sums. A batch may hold hundreds of
     categories, and the loss's weight should not depend on their number.) Of several processes each has an equal share
     of the whole batch's.
+
+    Args:
+        num_categories: what the categories' ids are below.
     """
-    item_BW, category_B = gather_rows(item_BW.float())[0], gather_rows(category_B)[0]
-    _, code_B, count_C = category_B.unique(return_inverse=True, return_counts=True)
-    keep_B = count_C[code_B] > 1
-    code_B, rows_BW = code_B[keep_B], item_BW[keep_B]
+    rows_BW, code_B = gather_rows(item_BW.float())[0], gather_rows(category_B)[0]
+    # Categories that are not in the batch and rows alone in theirs count for nothing; they are left out beforehand
+    # where it takes no wait to know them.
+    if is_read_at_once(rows_BW):
+        _, code_B, count_C = code_B.unique(return_inverse=True, return_counts=True)
+        keep_B = count_C[code_B] > 1
+        code_B, rows_BW = code_B[keep_B], rows_BW[keep_B]
+    else:
+        count_C = torch.zeros(num_categories, dtype=code_B.dtype, device=code_B.device)
+        count_C = count_C.index_add(0, code_B, torch.ones_like(code_B))
     # <cov(i), cov(j)> is the sum over the rows a of i and b of j of (x_a x_b)^2 / ((n_i - 1)(n_j - 1)), so one
     # product of the batch with itself stands for all covariances and their distances.
     sum_CW = torch.zeros(len(count_C), rows_BW.shape[1], dtype=rows_BW.dtype, device=rows_BW.device)
-    mean_CW = sum_CW.index_add(0, code_B, rows_BW) / count_C[:, None]
-    freedom_B1 = (count_C[code_B, None] - 1).to(rows_BW.dtype)
+    mean_CW = sum_CW.index_add(0, code_B, rows_BW) / count_C[:, None].clamp(min=1)
+    freedom_B1 = (count_C[code_B, None] - 1).clamp(min=1).to(rows_BW.dtype)  # a row alone is its mean, and centred 0
     centred_BW = (rows_BW - mean_CW[code_B]) / freedom_B1.sqrt()
     with torch.autocast(rows_BW.device.type, enabled=False):
         inner_BB = (centred_BW @ centred_BW.T).square()
     is_major_B = code_B == count_C.argmax()
-    within = inner_BB[code_B[:, None] == code_B[None, :]].sum()
-    major = inner_BB[is_major_B][:, is_major_B].sum()
-    with_major = inner_BB[is_major_B].sum()
-    num_others = int((count_C > 1).sum()) - 1
-    if num_others < 1:
-        return item_BW.sum() * 0.0
+    within = _sum(inner_BB, code_B[:, None] == code_B[None, :])
+    major = _sum(inner_BB, is_major_B[:, None] & is_major_B[None, :])
+    with_major = _sum(inner_BB, is_major_B[:, None].expand_as(inner_BB))
+    num_others = (count_C > 1).sum() - 1
+    has_others, num_others = num_others >= 1, num_others.clamp(min=1)
     loss = (within - major) / num_others + major - 2 * (with_major - major) / num_others
-    return loss / num_processes()
+    return loss * has_others / num_processes()
+
+
+def _sum(values_BB: Tensor, chosen_BB: Tensor) -> Tensor:
+    return values_BB[chosen_BB].sum() if is_read_at_once(values_BB) else (values_BB * chosen_BB).sum()
 
 
 class DAT(DSSM):
@@ -112,6 +124,8 @@ class DAT(DSSM):
         self.user_augmented = embedding_table(user_id.vocabulary_size, width, init_std)
         self.item_augmented = embedding_table(item_id.vocabulary_size, width, init_std)
         self.category = _category(category, item_feature_columns)
+        sizes = {c.name: c.vocabulary_size for c in as_columns(item_feature_columns) if isinstance(c, SparseFeat)}
+        self.num_categories = sizes.get(self.category, 0)
         self.to(self.device)
 
     @staticmethod
@@ -140,7 +154,8 @@ class DAT(DSSM):
             "item_mimic": mimic_loss(self.item_augmented(features[self.item_id]), user[0], labels),
         }
         if self.category is not None and self.weights["alignment"]:
-            losses["alignment"] = category_alignment_loss(item[0], features[self.category])
+            category_B = features[self.category]
+            losses["alignment"] = category_alignment_loss(item[0], category_B, self.num_categories)
         return logits_B, {name: self.weights[name] * loss for name, loss in losses.items()}
 
 

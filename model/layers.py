@@ -125,6 +125,11 @@ def concatenate(*inputs: Tensor | None) -> Tensor:
     return torch.cat([part.flatten(1) for part in inputs if part is not None], dim=1)
 
 
+def is_read_at_once(tensor: Tensor) -> bool:
+    """Whether a step may ask for numbers that it computed: a GPU would have to be waited for."""
+    return tensor.device.type == "cpu"
+
+
 class Dropout(nn.Module):
     """Dropout whose mask costs 16 random bits an element on the CPU, where torch draws a whole float.
 

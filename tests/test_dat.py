@@ -13,6 +13,13 @@ from training.trainer import Trainer
 WEIGHTS = {"user_mimic_weight": 0.5, "item_mimic_weight": 2.0, "alignment_weight": 3.0}
 
 
+@pytest.fixture(params=["those of the batch", "all categories"])
+def looked_at(request, monkeypatch):
+    """On a GPU, which is not asked for the batch's categories, all are looked at."""
+    if request.param == "all categories":
+        monkeypatch.setattr("model.dat.is_read_at_once", lambda tensor: False)
+
+
 def dat(user: list | None = None, item: list | None = None, **options) -> DAT:
     return small_model("DAT", user, item or [*item_columns(), sparse("cate_id", 4)], **options)
 
@@ -37,7 +44,7 @@ def test_mimic_loss_draws_the_augmented_vectors_of_matches_and_nothing_else():
     [({7: 3, 3: 2}, 7), ({3: 7, 2: 4, 8: 3, 1: 2}, 3), ({0: 1, 2: 2, 5: 3, 7: 1, 9: 1}, 5)],
     ids=["two categories", "four categories", "three categories of one row"],
 )
-def test_alignment_is_the_mean_squared_distance_of_covariances_from_the_major_categorys(counts, major):
+def test_alignment_is_the_mean_squared_distance_of_covariances_from_the_major_categorys(counts, major, looked_at):
     torch.manual_seed(0)
     category_B = torch.tensor([category for category, count in counts.items() for _ in range(count)])
     category_B = category_B[torch.randperm(len(category_B))]
@@ -46,7 +53,7 @@ def test_alignment_is_the_mean_squared_distance_of_covariances_from_the_major_ca
     covariance = {c: torch.cov(item_BW[category_B == c].T) for c, count in counts.items() if count > 1}
     distances = [(covariance[major] - other).norm() ** 2 for c, other in covariance.items() if c != major]
     expected = sum(distances) / len(distances)
-    loss = category_alignment_loss(item_BW, category_B)
+    loss = category_alignment_loss(item_BW, category_B, 10)
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=0)
     gradients = [torch.autograd.grad(value, item_BW)[0] for value in (loss, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
@@ -55,10 +62,10 @@ def test_alignment_is_the_mean_squared_distance_of_covariances_from_the_major_ca
 
 
 @pytest.mark.parametrize("categories", [[4, 4, 4], [1, 2, 3], [4, 4, 1]])
-def test_fewer_than_two_categories_of_several_rows_have_nothing_to_align(categories):
+def test_fewer_than_two_categories_of_several_rows_have_nothing_to_align(categories, looked_at):
     torch.manual_seed(0)
     item_BW = torch.randn(3, 4, requires_grad=True)
-    loss = category_alignment_loss(item_BW, torch.tensor(categories))
+    loss = category_alignment_loss(item_BW, torch.tensor(categories), 5)
     loss.backward()
     assert loss.item() == pytest.approx(0.0, abs=1e-5)
     torch.testing.assert_close(item_BW.grad, torch.zeros(3, 4), atol=1e-4, rtol=0)
@@ -75,7 +82,7 @@ def test_each_loss_is_its_equation_times_its_weight(similarity):
     expected = {
         "user_mimic": 0.5 * mimic_loss(user_augmented_BW, item_BW, labels),
         "item_mimic": 2.0 * mimic_loss(item_augmented_BW, user_BW, labels),
-        "alignment": 3.0 * category_alignment_loss(item_BW, features["cate_id"]),
+        "alignment": 3.0 * category_alignment_loss(item_BW, features["cate_id"], 4),
     }
     torch.testing.assert_close(losses, expected)
     assert all(loss > 0 for loss in losses.values())
@@ -111,7 +118,7 @@ def test_items_are_aligned_by_their_category_where_they_have_one(item, options, 
     losses = model(features, labels)[1]
     assert list(losses) == ["user_mimic", "item_mimic", "alignment"][: 2 if category is None else 3]
     if category is not None:
-        expected = 0.1 * category_alignment_loss(model.encode_item(features)[0], features[category])
+        expected = 0.1 * category_alignment_loss(model.encode_item(features)[0], features[category], 10)
         torch.testing.assert_close(losses["alignment"], expected)
 
 

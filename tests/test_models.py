@@ -1,6 +1,7 @@
 """What every model promises, whatever its equations are; those stand in a file a model."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from model import MODELS, model_class
 from preprocessing.errors import UserError
 from preprocessing.inputs import DenseFeat
 from training.predict import is_two_tower
+from training.trainer import Trainer
 
 WITH_LAYERS = sorted(MODELS.keys() - {"LR", "StatisticsLR"})
 SUCCESSORS = ["HIT", "PolyEncoder", "MVKE", "FinalMLP", "FinalMLPTower"]
@@ -274,6 +276,21 @@ def test_a_rows_logit_does_not_depend_on_the_other_rows_of_its_batch(name):
     features, others = random_features(ALL_COLUMNS, num_rows=6), random_features(ALL_COLUMNS, num_rows=6, seed=1)
     mixed = {n: torch.cat([values[:2], others[n][2:]]) for n, values in features.items()}
     torch.testing.assert_close(model(mixed)[:2], model(features)[:2])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_step_on_another_device_than_the_cpu_asks_for_no_number(name, monkeypatch):
+    # The device "meta" has shapes and no numbers: what a GPU would have to be waited for fails there.
+    item = [*item_columns(), sparse("cate_id", 4)]
+    features = {n: values.to("meta") for n, values in random_features([*user_columns(), *item], num_rows=6).items()}
+    model = small_model(name, item=item)
+    monkeypatch.setattr(
+        torch, "autocast", lambda *_, **__: nullcontext()
+    )  # neither this nor a fused optimiser knows it
+    plain = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = Trainer(model, device="meta", optimizer=plain, average_decay=0.9, id_dropout={"user_id": 0.5})
+    losses = trainer.step(trainer._without_ids(features), random_labels(6).to("meta"))
+    assert [loss.device.type for loss in losses] == ["meta", "meta"]
 
 
 @pytest.mark.parametrize("name", MODELS)
