@@ -21,7 +21,8 @@ class Settings(TrainingSettings):
     """The common settings (experiment/settings.py), those of these data, and what other values the data want.
 
     Epochs, patience and heads are the released script's. The last seven were chosen on Beauty's validation rows, since
-    users of five reviews are learned by heart within an epoch (docs/beyond_movielens.md).
+    users of five reviews are learned by heart within an epoch (docs/beyond_movielens.md); so were statistics
+    (docs/live.md).
     """
 
     reviews: str | None = option(None, "the reviews of a category, of 2014, 2018 or 2023, or the released CSV")
@@ -41,7 +42,7 @@ class Settings(TrainingSettings):
     cir_weight: float = changed(TrainingSettings, "cir_weight", 0.0)
 
     TUNED: ClassVar[str] = "amazon-Beauty_5"
-    BY_PROTOCOL: ClassVar[dict[str, dict]] = {"temporal": dict(statistics="residuals")}  # see docs/live.md
+    BY_PROTOCOL: ClassVar[dict[str, dict]] = {p: dict(statistics="residuals") for p in ("strict", "temporal")}
     NOT_IN_RECORD = (*TrainingSettings.NOT_IN_RECORD, "reviews", "meta", "cache")
     NOT_IN_IDENTITY = (*TrainingSettings.NOT_IN_IDENTITY, "reviews", "meta", "cache")
 
@@ -54,7 +55,7 @@ class Settings(TrainingSettings):
 # What the released script does: the layers' inputs in the FE-Block, CIR left out of the loss, next to no L2.
 PRESETS = {
     "released": dict(
-        **dict(fe_input="input", fe_scale="sum", cir_weight=0.0, init_std=1e-4),
+        **dict(fe_input="input", fe_scale="sum", cir_weight=0.0, init_std=1e-4, statistics="means"),
         **dict(lr=1e-3, prior_bias=False, l2_embedding=1e-5, user_id_dropout=0.0, item_id_dropout=0.0),
     )
 }

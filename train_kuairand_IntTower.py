@@ -34,9 +34,10 @@ class Settings(TrainingSettings):
     l2_embedding: float = changed(TrainingSettings, "l2_embedding", 10.0)
     cir_weight: float = changed(TrainingSettings, "cir_weight", 0.0)
 
-    _BY_TIME: ClassVar[dict] = dict(statistics="residuals", average_decay=0.99, patience=3)  # see docs/live.md
+    _RESIDUALS: ClassVar[dict] = dict(statistics="residuals")  # see docs/live.md
+    _BY_TIME: ClassVar[dict] = _RESIDUALS | dict(average_decay=0.99, patience=3)
     TUNED: ClassVar[str] = "kuairand"
-    BY_PROTOCOL: ClassVar[dict[str, dict]] = {"temporal": _BY_TIME, "online": _BY_TIME}
+    BY_PROTOCOL: ClassVar[dict[str, dict]] = {"strict": _RESIDUALS, "temporal": _BY_TIME, "online": _BY_TIME}
     NOT_IN_RECORD = (*TrainingSettings.NOT_IN_RECORD, "cache")
     NOT_IN_IDENTITY = (*TrainingSettings.NOT_IN_IDENTITY, "cache")
 

@@ -126,6 +126,7 @@ RELEASED = [Variant("the released script's setting", seeds=1, preset="released")
 # What small data wanted, a step at a time, and what was tried besides. A step names every setting, so that the defaults
 # of a dataset's script have no say in it.
 _AS_ON_MOVIELENS = dict(prior_bias=False, l2_embedding=1e-5, user_id_dropout=0.0, item_id_dropout=0.0, lr=1e-3)
+_AS_ON_MOVIELENS |= dict(statistics="means")
 _STEPS = {
     "as on MovieLens": {},
     "+ start near the prior": dict(prior_bias=True),
@@ -142,19 +143,22 @@ def _measures(model: str) -> list[Variant]:
         settings |= dict(fe_scale="sum", cir_weight=1.0)
         steps["+ start near the prior"] = dict(prior_bias=True, fe_scale="mean")
         steps["+ no CIR"] = dict(cir_weight=0.0)
+    steps["+ residuals"] = dict(statistics="residuals")
     variants = []
     for step, changes in steps.items():
         settings |= changes
         variants.append(_variant(f"{name}: {step}", model, 1, **settings))
-    own = f"{name}, the script's own"
-    besides = [_variant(f"{own}, {what}", model, 1, **changes) for what, changes in _BESIDES.items()]
-    return [*variants, _variant(own, model, 1), *besides]
+    settings |= dict(statistics="means")
+    besides = [
+        _variant(f"{name}, means, {what}", model, 1, **settings, **changes) for what, changes in _BESIDES.items()
+    ]
+    return [*variants, *besides]
 
 
 MEASURES = [variant for model in (REFERENCE, BASE, "DCN") for variant in _measures(model)]
 _STARTS = {
-    "sum of MaxSims, bias 0": dict(fe_scale="sum", prior_bias=False),
-    "mean of MaxSims, bias at the prior": dict(fe_scale="mean", prior_bias=True),
+    "sum of MaxSims, bias 0": dict(fe_scale="sum", prior_bias=False, statistics="means"),
+    "mean of MaxSims, bias at the prior": dict(fe_scale="mean", prior_bias=True, statistics="means"),
 }
 _LARGE = dict(user_head=32, item_head=32, field_dim=64, epochs=HEAD_EPOCHS)
 START = [
@@ -165,6 +169,12 @@ START = [
 STATISTICS_SETS = [
     Variant(f"{NAMES.get(model, model)}: {name}", (("statistics", name),), model, seeds=1, by_protocol=False)
     for model in ("StatisticsLR", BASE, "DCN", REFERENCE)
+    for name in STATISTICS
+]
+# The same around what a search found with means, for those that came out first and the Two-Tower.
+SEARCHED_STATISTICS = [
+    Variant(f"{NAMES.get(model, model)}: {name}", (("statistics", name),), model, tuned=True)
+    for model in (BASE, "COLD", "WDL", "DCN", "FinalMLP", REFERENCE)
     for name in STATISTICS
 ]
 # For the protocol online: when labels are known.
@@ -210,6 +220,7 @@ ABLATION = DEFAULT_GROUPS | {
     "start": START,
     "measures": MEASURES,
     "statistics": STATISTICS_SETS,
+    "searched-statistics": SEARCHED_STATISTICS,
     "delays": DELAYS,
     "tuned": TUNED_PARTS,
     "next": NEXT,
