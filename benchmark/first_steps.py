@@ -99,7 +99,7 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{'dataset':26}{'heads':9}{'scale':7}{'logits':>17}" + "".join(f"{step:>9}" for step in shown), flush=True)
     every = []
     for dataset in arguments.datasets:
-        data = load(dataset, "strict")
+        data = load(dataset, "strict", statistics="means")
         for size in arguments.sizes:
             for scale in (BEFORE, AFTER):
                 every.append(found := first_steps(data, size, scale, arguments.steps))
