@@ -116,6 +116,17 @@ SETTINGS_COLUMNS: Columns = {
     "epochs (best)": lambda row: f"{row['epochs_run']:.0f} ({row['best_epoch']:.0f})",
     "training": lambda row: f"{row['train_minutes']:.0f} min",
 }
+SEARCHED_STATISTICS_COLUMNS: Columns = {
+    "variant": lambda row: row["variant"],
+    "valid AUC": lambda row: number(row["valid_auc"]),
+    "AUC": _plus_minus("auc"),
+    "logloss": _plus_minus("logloss"),
+    "gAUC": _plus_minus("gauc"),
+    "IntTower's lead in AUC": _bold_where_significant("lead", over_users=False),
+    "p (Holm)": _p("lead"),
+    "training": lambda row: f"{row['train_minutes']:.0f} min",
+    "seeds": _seeds("lead"),
+}
 DELAY_COLUMNS: Columns = {
     "model": lambda row: NAMES.get(row["model"], row["model"]),
     **{f"AUC, labels known {delay}": _plus_minus(f"auc {delay}") for delay in LABEL_DELAYS},

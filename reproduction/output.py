@@ -17,6 +17,7 @@ from reproduction.formats import (
     DELAY_COLUMNS,
     LATENCY_COLUMNS,
     PARTS_COLUMNS,
+    SEARCHED_STATISTICS_COLUMNS,
     SETTINGS_COLUMNS,
     TABLE_2_COLUMNS,
     Columns,
@@ -42,7 +43,11 @@ from reproduction.runs import Run, settings_of
 from reproduction.tables import Row, ablation_rows, auc_by_earlier_rows, delay_rows, latency_rows, table_2_rows
 from training.predict import is_two_tower
 
-COLUMNS_OF_GROUP = {**dict.fromkeys(OF_PARTS, PARTS_COLUMNS), "delays": DELAY_COLUMNS}
+COLUMNS_OF_GROUP = {
+    **dict.fromkeys(OF_PARTS, PARTS_COLUMNS),
+    "searched-statistics": SEARCHED_STATISTICS_COLUMNS,
+    "delays": DELAY_COLUMNS,
+}
 
 
 def figures_of(records: Records) -> Path:

@@ -171,10 +171,14 @@ STATISTICS_SETS = [
     for model in ("StatisticsLR", BASE, "DCN", REFERENCE)
     for name in STATISTICS
 ]
-# The same around what a search found with means, for those that came out first and the Two-Tower.
+# The same around what a search found with means, for those that came out first, the Two-Tower, and our own addition.
+_GATES = {"level_gates": True}
 SEARCHED_STATISTICS = [
-    Variant(f"{NAMES.get(model, model)}: {name}", (("statistics", name),), model, tuned=True)
-    for model in (BASE, "COLD", "WDL", "DCN", "FinalMLP", REFERENCE)
+    Variant(f"{called}: {name}", tuple((changes | {"statistics": name}).items()), model, tuned=True)
+    for called, model, changes in [
+        *((NAMES.get(model, model), model, {}) for model in (BASE, "COLD", "WDL", "DCN", "FinalMLP", REFERENCE)),
+        (f"{REFERENCE} with a gate of each level", "IntTowerPlus", _GATES),
+    ]
     for name in STATISTICS
 ]
 # For the protocol online: when labels are known.

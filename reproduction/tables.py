@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 from experiment.tuned import studies
+from preprocessing.choices import STATISTICS
 from reproduction.bootstrap import read_bootstrap
 from reproduction.latency import read_latency
 from reproduction.plans import (
@@ -66,7 +67,10 @@ def table_2_rows(
 
 
 def ablation_rows(records: Records, dataset: str, protocol: str, group: str, data_name: str | None = None) -> list[Row]:
-    """A group of the ablation, a row per variant that has records; of parts, with the difference from IntTower."""
+    """A group of the ablation, a row per variant that has records.
+
+    Parts have the difference from IntTower, what was searched with other statistics IntTower's lead with the same.
+    """
     data_name = data_name or dataset
     variants = {variant.name: variant for variant in variants_of(dataset, group, protocol)}
     of_variant = {}
@@ -86,6 +90,10 @@ def ablation_rows(records: Records, dataset: str, protocol: str, group: str, dat
             row[f"valid_{measure}"] = mean_and_std([r["valid"][measure] for r in records])[0]
     if group in OF_PARTS:
         _compare(rows, of_variant, "difference", sign=-1, key="variant")
+    if group == "searched-statistics":
+        for name in STATISTICS:
+            of_set = [row for row in rows if row["statistics"] == name]
+            _compare(of_set, of_variant, "lead", sign=1, key="variant", reference=f"{REFERENCE}: {name}")
     return rows
 
 
@@ -131,17 +139,24 @@ def _summary(by_seed: dict[int, dict]) -> Row:
     return row
 
 
-def _compare(rows: list[Row], by_name: dict[str, dict[int, dict]], column: str, sign: int, key: str = "model") -> None:
+def _compare(
+    rows: list[Row],
+    by_name: dict[str, dict[int, dict]],
+    column: str,
+    sign: int,
+    key: str = "model",
+    reference: str = REFERENCE,
+) -> None:
     """Add to each other row how IntTower differs from it, over the seeds that both have, and the corrected p."""
-    if REFERENCE not in by_name:
+    if reference not in by_name:
         return
     p_values = {}
     for row in rows:
         name = row[key]
-        seeds = sorted(by_name[name].keys() & by_name[REFERENCE].keys())
-        if name == REFERENCE or not seeds:
+        seeds = sorted(by_name[name].keys() & by_name[reference].keys())
+        if name == reference or not seeds:
             continue
-        ours, theirs = ([by_name[n][seed]["test"]["auc"] for seed in seeds] for n in (REFERENCE, name))
+        ours, theirs = ([by_name[n][seed]["test"]["auc"] for seed in seeds] for n in (reference, name))
         row[column], row[f"{column}_std"] = mean_and_std([sign * (a - b) for a, b in zip(ours, theirs, strict=True)])
         row[f"{column}_seeds"] = len(seeds)
         p_values[name] = paired_p_value(ours, theirs)

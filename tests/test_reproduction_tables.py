@@ -13,8 +13,17 @@ import figure.live
 import figure.table_2
 from figure.architecture import draw_architecture
 from figure.pareto import pareto_front
+from preprocessing.choices import STATISTICS
 from reproduction.bootstrap import _made_of, read_bootstrap, update_bootstrap
-from reproduction.formats import DELAY_COLUMNS, PARTS_COLUMNS, TABLE_2_COLUMNS, as_csv, is_significant, markdown
+from reproduction.formats import (
+    DELAY_COLUMNS,
+    PARTS_COLUMNS,
+    SEARCHED_STATISTICS_COLUMNS,
+    TABLE_2_COLUMNS,
+    as_csv,
+    is_significant,
+    markdown,
+)
 from reproduction.latency import FILE as LATENCY
 from reproduction.output import write_ablation, write_latency, write_table_2
 from reproduction.plans import ABLATION, LABEL_DELAYS, NAMES, TUNED, ablation, table_2_run, table_2_runs
@@ -249,6 +258,22 @@ def test_a_table_of_delays_has_a_row_for_each_model_and_a_column_for_each_delay(
     cells = {name: cell(ours) for name, cell in DELAY_COLUMNS.items()}
     assert cells["AUC, labels known an hour later"] == "0.8710 ± 0.0014"
     assert cells["seeds"] == "2, 2, 2"
+
+
+def test_what_was_searched_is_compared_with_int_tower_of_the_same_statistics(tmp_path):
+    records = Records(tmp_path)
+    gains = {"IntTower": 0.02, "DCN": 0.01, "means": 0.0, "residuals": 0.001, "crossed": 0.005}
+    for variant in ABLATION["searched-statistics"]:
+        if variant.model in gains:
+            for i in range(2):
+                auc = 0.88 + gains[variant.model] + gains[dict(variant.changes)["statistics"]] + 0.002 * i
+                records.add(record_of(variant.run("movielens", "strict", FIRST_SEED + i), auc, **REST))
+    rows = {row["variant"]: row for row in ablation_rows(records, "movielens", "strict", "searched-statistics")}
+    assert len(rows) == 6
+    assert rows["DCN: crossed"]["auc"] == pytest.approx(0.896)
+    assert [rows[f"DCN: {name}"]["lead"] for name in STATISTICS] == pytest.approx([0.01] * 3)
+    assert "lead" not in rows["IntTower: crossed"]
+    assert SEARCHED_STATISTICS_COLUMNS["seeds"](rows["DCN: means"]) == "2"
 
 
 def test_auc_by_a_users_earlier_rows_is_the_mean_over_seeds_of_parts_that_have_one(live):
