@@ -272,6 +272,7 @@ def test_what_was_searched_is_compared_with_int_tower_of_the_same_statistics(tmp
     assert len(rows) == 6
     assert rows["DCN: crossed"]["auc"] == pytest.approx(0.896)
     assert [rows[f"DCN: {name}"]["lead"] for name in STATISTICS] == pytest.approx([0.01] * 3)
+    assert [rows[f"DCN: {name}"]["seeds"] for name in STATISTICS] == [2, 1, 2]
     assert "lead" not in rows["IntTower: crossed"]
     assert SEARCHED_STATISTICS_COLUMNS["seeds"](rows["DCN: means"]) == "2"
 
