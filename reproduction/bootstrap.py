@@ -78,7 +78,8 @@ def _wanted(
         seeds = led or own
         line = current.get(model, {"seeds": []})
         gains_a_lead = model != REFERENCE and led and "lead" not in line
-        if len(seeds) > len(line["seeds"]) or gains_a_lead:
+        loses_a_lead = "lead" in line and not led
+        if (len(seeds) > len(line["seeds"]) and not loses_a_lead) or gains_a_lead:
             wanted[model] = seeds
     return wanted
 

@@ -14,7 +14,7 @@ import figure.table_2
 from figure.architecture import draw_architecture
 from figure.pareto import pareto_front
 from preprocessing.choices import STATISTICS
-from reproduction.bootstrap import _made_of, read_bootstrap, update_bootstrap
+from reproduction.bootstrap import _made_of, _wanted, read_bootstrap, update_bootstrap
 from reproduction.formats import (
     DELAY_COLUMNS,
     PARTS_COLUMNS,
@@ -124,6 +124,16 @@ def test_the_intervals_are_read_from_what_was_recorded(records):
     cell = TABLE_2_COLUMNS["lead, 95 % over users"]
     assert cell(row) == "+0.0200 to +0.0300, of 1"  # of the three seeds that the lead is of
     assert cell(row | {"lead_seeds": 1}) == "+0.0200 to +0.0300"
+
+
+def test_an_interval_of_a_lead_stands_until_there_is_one_of_more_seeds():
+    by_seed = {"IntTower": dict.fromkeys((1, 2, 3)), "DCN": dict.fromkeys((1, 2, 3))}
+    current = {"IntTower": {"seeds": [1, 2]}, "DCN": {"seeds": [1], "lead": [0.0, 0.1]}}
+    assert _wanted(by_seed, {("DCN", 2), ("DCN", 3)}, current) == {}  # of DCN's AUC alone
+    logits = {("DCN", 1), ("DCN", 2), ("IntTower", 1), ("IntTower", 2), ("DCN", 3)}
+    assert _wanted(by_seed, logits, current) == {"DCN": [1, 2]}
+    del current["DCN"]["lead"]
+    assert _wanted(by_seed, {("DCN", 2), ("DCN", 3)}, current) == {"DCN": [2, 3]}
 
 
 def test_an_interval_is_that_of_its_records_whichever_table_they_stand_in(records, tmp_path, monkeypatch):
