@@ -44,8 +44,8 @@ PRESETS = {
     "released": dict(
         user_head=32, item_head=32, field_dim=64, fe_input="input", cir_weight=0.0, epochs=10, patience=5, init_std=1e-4
     ),
-    # Ours, and not the paper's: what a search found for IntTower, the one further part and the statistics that validation
-    # chose.
+    # Ours, and not the paper's: what a search found for IntTower, with the further part and the statistics that
+    # validation chose.
     "best": tuned_settings(Settings.TUNED, "strict").get("IntTower", {})
     | dict(model="IntTowerPlus", level_gates=True, statistics="crossed"),
 }
