@@ -407,7 +407,8 @@ def parse_settings(settings: type, arguments: list[str], presets: dict[str, dict
         group.add_argument(flag_name(field.name), default=default, **flag)
     # A namespace that has a name keeps it from its default: what is None afterwards was not chosen.
     nothing = argparse.Namespace(preset=None, **dict.fromkeys(field.name for field in fields))
-    chosen, _ = parser.parse_known_args(arguments, nothing)
+    # --help waits for the defaults of the protocol and the preset, which the words beside it name.
+    chosen, _ = parser.parse_known_args([word for word in arguments if word not in ("-h", "--help")], nothing)
     preset = presets.get(chosen.preset, {})
     protocol = chosen.protocol or preset.get("protocol", settings.protocol)
     parser.set_defaults(**(settings.BY_PROTOCOL.get(protocol, {}) | preset))

@@ -194,6 +194,19 @@ def test_a_protocol_may_have_defaults_which_a_preset_overrules_and_a_flag_both()
     assert chosen("--protocol", "online", "--preset", "released", "--lr", "0.2", "--epochs", "9") == ("crossed", 0.2, 9)
 
 
+@pytest.mark.parametrize(
+    ("words", "default"), [([], "means"), (["--protocol", "online"], "crossed"), (["--preset", "best"], "residuals")]
+)
+def test_help_has_the_defaults_of_the_protocol_and_the_preset_that_stand_beside_it(words, default, capsys):
+    own = {"online": {"statistics": "crossed"}}
+    OfProtocols = dataclasses.make_dataclass("OfProtocols", [], bases=(Settings,), namespace={"BY_PROTOCOL": own})
+    with pytest.raises(SystemExit) as left:
+        parse_settings(OfProtocols, ["--help", *words], {"best": {"statistics": "residuals"}}, "")
+    assert left.value.code == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"these crossed with the other tower's fields, too (default: {default})" in printed
+
+
 def test_a_model_takes_no_notice_of_a_protocols_settings_that_it_does_not_have_but_refuses_those_that_were_chosen():
     own = {"online": {"biases": True, "field_dim": 8}}
     OfProtocols = dataclasses.make_dataclass("OfProtocols", [], bases=(Settings,), namespace={"BY_PROTOCOL": own})
