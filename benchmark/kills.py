@@ -11,6 +11,7 @@ is left in its folder; what it ends with is compared, bit for bit, with the end 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from preprocessing.command import Parser, exit_code, positive, read_command_line
@@ -25,11 +26,11 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch warns that all parameters are used, which is well
     arguments = read_command_line(parse)  # before the imports below, which take seconds
 
 import hashlib
 import multiprocessing
-import os
 import random
 import shutil
 import socket
