@@ -125,8 +125,9 @@ HEADS = [
 RELEASED = [Variant("the released script's setting", seeds=1, preset="released")]
 # What small data wanted, a step at a time, and what was tried besides. A step names every setting, so that the defaults
 # of a dataset's script have no say in it.
-_AS_ON_MOVIELENS = dict(prior_bias=False, l2_embedding=1e-5, user_id_dropout=0.0, item_id_dropout=0.0, lr=1e-3)
-_AS_ON_MOVIELENS |= dict(statistics="means")
+_AS_ON_MOVIELENS = dict(
+    prior_bias=False, l2_embedding=1e-5, user_id_dropout=0.0, item_id_dropout=0.0, lr=1e-3, statistics="means"
+)
 _STEPS = {
     "as on MovieLens": {},
     "+ start near the prior": dict(prior_bias=True),
@@ -148,7 +149,7 @@ def _measures(model: str) -> list[Variant]:
     for step, changes in steps.items():
         settings |= changes
         variants.append(_variant(f"{name}: {step}", model, 1, **settings))
-    settings |= dict(statistics="means")
+    settings |= dict(statistics="means")  # with which these were tried
     besides = [
         _variant(f"{name}, means, {what}", model, 1, **settings, **changes) for what, changes in _BESIDES.items()
     ]
@@ -172,7 +173,6 @@ STATISTICS_SETS = [
     for name in STATISTICS
 ]
 # The same around what a search found with means, for those that came out first, the Two-Tower, and our own addition.
-_GATES = {"level_gates": True}
 SEARCHED_STATISTICS = [
     Variant(
         f"{called}: {name}",
@@ -183,7 +183,7 @@ SEARCHED_STATISTICS = [
     )
     for called, model, changes in [
         *((NAMES.get(model, model), model, {}) for model in (BASE, "COLD", "WDL", "DCN", "FinalMLP", REFERENCE)),
-        (f"{REFERENCE} with a gate of each level", "IntTowerPlus", _GATES),
+        (f"{REFERENCE} with a gate of each level", "IntTowerPlus", {"level_gates": True}),
     ]
     for name in STATISTICS
 ]
