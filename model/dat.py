@@ -14,7 +14,7 @@ from model.dssm import DSSM
 from model.layers import embedding_table, is_read_at_once
 from preprocessing.errors import UserError
 from preprocessing.inputs import SparseFeat, as_columns
-from training.distributed import gather_rows, num_processes, total
+from training.distributed import batch_rows, gather_rows, num_processes
 
 # The item's category under the names that the datasets here give it.
 CATEGORY_NAMES = ("cate_id", "category", "categories")
@@ -30,7 +30,7 @@ def mimic_loss(augmented_BW: Tensor, output_BW: Tensor, labels_B: Tensor) -> Ten
     labels_B1 = labels_B[:, None]
     mimicked_BW = labels_B1 * augmented_BW + (1 - labels_B1) * target_BW
     squares_B = (mimicked_BW - target_BW).float().square().sum(1)
-    return squares_B.sum() / total(len(squares_B))
+    return squares_B.sum() / batch_rows(len(squares_B))
 
 
 def category_alignment_loss(item_BW: Tensor, category_B: Tensor, num_categories: int) -> Tensor:

@@ -16,7 +16,7 @@ from model.estimator import Estimator
 from model.IntTower import FEBlock
 from model.layers import MLP, FieldEmbedding, check_hidden_units, concatenate
 from preprocessing.errors import UserError
-from training.distributed import total
+from training.distributed import batch_rows
 
 
 class Generators(nn.Module):
@@ -44,7 +44,7 @@ def guess_loss(guessed: list[Tensor], vector_BE: Tensor, labels_B: Tensor, kind:
         functional.cosine_similarity(guess_BE.float(), vector_BE.detach().float()) for guess_BE in guessed
     )
     cosine_B = labels_B * positive_B + (1 - labels_B) * negative_B
-    num_rows = total(len(labels_B))
+    num_rows = batch_rows(len(labels_B))
     return cosine_B.sum() / num_rows**2 if kind == "released" else (1 - cosine_B).sum() / num_rows
 
 

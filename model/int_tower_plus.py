@@ -16,7 +16,7 @@ from model.hit import Generators, guess_loss
 from model.IntTower import IntTower, Tower
 from model.layers import MLP, concatenate
 from preprocessing.errors import UserError
-from training.distributed import total
+from training.distributed import batch_rows
 
 
 class GuessingTower(Tower):
@@ -135,4 +135,4 @@ def _alikeness(heads_BHK: Tensor) -> Tensor:
     units_BHK = functional.normalize(heads_BHK.float(), dim=2)
     squared_BHH = (units_BHK @ units_BHK.transpose(1, 2)).square()
     different = squared_BHH.sum((1, 2)) - squared_BHH.diagonal(dim1=1, dim2=2).sum(1)
-    return different.sum() / (total(len(heads_BHK)) * num_heads * (num_heads - 1))
+    return different.sum() / (batch_rows(len(heads_BHK)) * num_heads * (num_heads - 1))

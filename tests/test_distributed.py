@@ -20,7 +20,7 @@ from model import MODELS
 from preprocessing.errors import UserError
 from preprocessing.tables import Table
 from training.device import resolve_device
-from training.distributed import rank
+from training.distributed import batch_rows, own_rows, rank, shared_batch
 from training.errors import Interrupted, NonFiniteLoss
 from training.generators import seed_everything
 from training.group import process_group
@@ -208,6 +208,20 @@ def test_torchrun_trains_by_the_script_and_the_first_process_alone_speaks_and_wr
     )
     assert (again.returncode, again.stderr.count("error:")) == (1, 1)  # torchrun's own code
     assert "expected an empty folder, got the record.json of another run" in again.stderr
+
+
+def test_a_process_knows_how_many_rows_the_batch_has_and_how_many_of_them_are_its_own(monkeypatch):
+    assert batch_rows(4) == 4  # of one that is alone
+    monkeypatch.setattr("training.distributed.num_processes", lambda: 3)
+    for process, own in enumerate([4, 4, 3]):
+        monkeypatch.setattr("training.distributed.rank", lambda process=process: process)
+        with shared_batch(11):
+            assert len(own_rows(np.arange(11))) == own
+            assert batch_rows(own) == 11
+            with pytest.raises(UserError, match=f"process {process}: expected {own} of a batch of 11 rows, got 9; "):
+                batch_rows(9)
+        with pytest.raises(UserError, match=f"process {process}: expected 0 of a batch of 0 rows, got {own}; "):
+            batch_rows(own)
 
 
 def test_each_process_takes_a_cuda_device_of_its_own(monkeypatch):

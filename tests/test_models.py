@@ -17,7 +17,7 @@ from models import (
     user_columns,
     varlen,
 )
-from torch import Tensor
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from model import MODELS, model_class
@@ -278,8 +278,30 @@ def test_a_rows_logit_does_not_depend_on_the_other_rows_of_its_batch(name):
     torch.testing.assert_close(model(mixed)[:2], model(features)[:2])
 
 
+class AsItIs(nn.parallel.DistributedDataParallel):
+    """The model itself: what torch makes of it asks for numbers once, before the first step."""
+
+    def __new__(cls, model, **_):
+        return model
+
+
+@pytest.fixture(params=[1, 2])
+def num_processes(request, monkeypatch):
+    """So many, of which this is the first; nothing comes from the other one, and no wait for it has an end."""
+    if request.param == 1:
+        yield 1
+        return
+    import torch.distributed._tools.fake_collectives  # noqa: F401 - exchanges for the device "meta"
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    monkeypatch.setattr(nn.parallel, "DistributedDataParallel", AsItIs)
+    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=request.param)
+    yield request.param
+    distributed.destroy_process_group()
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_a_step_on_another_device_than_the_cpu_asks_for_no_number(name, monkeypatch):
+def test_a_step_on_another_device_than_the_cpu_asks_for_no_number(name, num_processes, monkeypatch):
     # The device "meta" has shapes and no numbers: what a GPU would have to be waited for fails there.
     item = [*item_columns(), sparse("cate_id", 4)]
     features = {n: values.to("meta") for n, values in random_features([*user_columns(), *item], num_rows=6).items()}
@@ -289,7 +311,7 @@ def test_a_step_on_another_device_than_the_cpu_asks_for_no_number(name, monkeypa
     )  # neither this nor a fused optimiser knows it
     plain = torch.optim.SGD(model.parameters(), lr=0.1)
     trainer = Trainer(model, device="meta", optimizer=plain, average_decay=0.9, id_dropout={"user_id": 0.5})
-    losses = trainer.step(trainer._without_ids(features), random_labels(6).to("meta"))
+    losses = trainer.step(trainer._without_ids(features), random_labels(6).to("meta"), 6 * num_processes)
     assert [loss.device.type for loss in losses] == ["meta", "meta"]
 
 

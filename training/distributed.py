@@ -2,17 +2,25 @@
 
 A batch is dealt out: each process has a part of its rows, and its loss is its share of the batch's, so that the shares
 add up to what one process would have. Where a process is alone, every function here gives back what it was given.
+
+Within a step nobody asks the others how many rows they have: a number that comes from elsewhere has to be waited for.
+All know the batch's, and how it is dealt out.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
+
+from preprocessing.errors import UserError
+
+_batch_rows = 0  # of the batch that all processes train on, where shared_batch has said so
 
 
 def rank() -> int:
@@ -30,12 +38,43 @@ def own_rows(rows: np.ndarray) -> np.ndarray:
     return np.array_split(rows, num_processes())[rank()] if num_processes() > 1 else rows
 
 
+def _rows_of_each(num_rows: int) -> list[int]:
+    """How many of so many rows each process has of `own_rows`."""
+    least, more = divmod(num_rows, num_processes())
+    return [least + (process < more) for process in range(num_processes())]
+
+
+@contextmanager
+def shared_batch(num_rows: int) -> Iterator[None]:
+    """Within the block the processes train on a batch of so many rows, of which each has its `own_rows`."""
+    global _batch_rows
+    before, _batch_rows = _batch_rows, num_rows
+    try:
+        yield
+    finally:
+        _batch_rows = before
+
+
+def batch_rows(own: int) -> int:
+    """How many rows the batch has of which this process has so many.
+
+    Raises UserError where there are several processes and no `shared_batch`, or one that gives this process others.
+    """
+    if num_processes() == 1:
+        return own
+    expected = _rows_of_each(_batch_rows)[rank()]
+    if own != expected:
+        raise UserError(
+            f"process {rank()}: expected {expected} of a batch of {_batch_rows} rows, got {own}; several processes "
+            "train within shared_batch, each on its own_rows (training/distributed.py)."
+        )
+    return _batch_rows
+
+
 def total(number: float) -> float:
-    """The sum of a number over all processes."""
-    return number if num_processes() == 1 else _total(number)
-
-
-def _total(number: float) -> float:
+    """The sum of a number over all processes, which are waited for."""
+    if num_processes() == 1:
+        return number
     tensor = torch.tensor(number, dtype=torch.float64, device=_device())
     distributed.all_reduce(tensor)
     return tensor.item()
@@ -49,23 +88,19 @@ def total_of_each(numbers: Tensor) -> Tensor:
     return numbers
 
 
-def gather_rows(rows_BW: Tensor, as_many: bool = False) -> tuple[Tensor, int]:
+def gather_rows(rows_BW: Tensor, num_rows: int | None = None) -> tuple[Tensor, int]:
     """The rows of all processes, one behind the other, and the place of this one's first.
 
     Gradients come back: each process's rows get what the losses of all of them say.
 
     Args:
-        as_many: every process has as many; else their numbers are exchanged first.
+        num_rows: of all processes, dealt out by `own_rows`; None: those of the batch, see `batch_rows`.
     """
-    return (rows_BW, 0) if num_processes() == 1 else _gather_rows(rows_BW, as_many)
+    return (rows_BW, 0) if num_processes() == 1 else _gather_rows(rows_BW, num_rows)
 
 
-def _gather_rows(rows_BW: Tensor, as_many: bool) -> tuple[Tensor, int]:
-    counts = [len(rows_BW)] * num_processes()
-    if not as_many:
-        of_each = [torch.zeros(1, dtype=torch.int64, device=rows_BW.device) for _ in counts]
-        distributed.all_gather(of_each, torch.tensor([len(rows_BW)], device=rows_BW.device))
-        counts = [int(count) for count in of_each]
+def _gather_rows(rows_BW: Tensor, num_rows: int | None) -> tuple[Tensor, int]:
+    counts = _rows_of_each(batch_rows(len(rows_BW)) if num_rows is None else num_rows)
     return _Gather.apply(rows_BW, counts), sum(counts[: rank()])
 
 
@@ -99,9 +134,9 @@ class BatchNorm(nn.BatchNorm1d):
         x_BW = x_BW.float()
         own_mean_W = x_BW.mean(0)
         own_squares_W = (x_BW - own_mean_W).square().sum(0)
-        count = x_BW.new_tensor([len(x_BW)])
+        count = x_BW.new_full((1,), len(x_BW))
         # A row per process: with it each makes the whole batch's from the parts' (Chan et al., 1979).
-        parts_P, _ = gather_rows(torch.cat([count, own_mean_W, own_squares_W])[None], as_many=True)
+        parts_P, _ = gather_rows(torch.cat([count, own_mean_W, own_squares_W])[None], num_processes())
         count_P1, mean_PW, squares_PW = parts_P.split([1, x_BW.shape[1], x_BW.shape[1]], dim=1)
         num_rows = count_P1.detach().sum()
         mean_W = (count_P1 * mean_PW).sum(0) / num_rows
@@ -146,11 +181,11 @@ def share_model(model: nn.Module, device: torch.device, own: Iterable[str] = ())
 def _keep_out_of_graphs() -> None:
     """Have torch.compile leave the exchanges as they are.
 
-    As decorators these two lines would load all of torch's compiler with every model, 1.7 s that a server of one
-    process has no use for.
+    As a decorator this line would load all of torch's compiler with every model, 1.7 s that a server of one process has
+    no use for.
     """
-    global _total, _gather_rows
-    _total, _gather_rows = torch.compiler.disable(_total), torch.compiler.disable(_gather_rows)
+    global _gather_rows
+    _gather_rows = torch.compiler.disable(_gather_rows)
 
 
 def seed_apart(*numbers: int) -> None:

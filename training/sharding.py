@@ -82,7 +82,7 @@ class ShardedTable(nn.Module):
             with torch.inference_mode(False), torch.no_grad():
                 return self(ids.clone())
         ids_N = ids.reshape(-1)
-        lengths = torch.tensor([len(ids_N)], device=ids.device)  # one list of all ids; its length is exchanged, too
+        lengths = ids_N.new_full((1,), len(ids_N))  # one list of all ids; its length is exchanged, too
         [collection] = self.collection
         rows_ND = collection(KeyedJaggedTensor(["ids"], ids_N, lengths=lengths))["ids"].values()
         if self.padding_idx is not None:

@@ -28,6 +28,7 @@ from training.distributed import (
     rank,
     seed_apart,
     share_model,
+    shared_batch,
     total,
     total_of_each,
 )
@@ -238,7 +239,7 @@ class Trainer:
         )
         with bar:
             for batch in batches[progress.batch :]:
-                rows = torch.from_numpy(own_rows(batch)).to(self.device)
+                rows = torch.from_numpy(own_rows(batch)).to(self.device, non_blocking=True)
                 self._set_learning_rates((progress.epoch + progress.batch / len(batches)) / epochs)
                 try:
                     losses = self.step(self._without_ids(train.batch(rows)), train.labels[rows], len(batch))
@@ -321,7 +322,8 @@ class Trainer:
             num_rows: of the batch, where this process has a part of it alone; it gets its shares of both losses.
         """
         num_rows = num_rows or len(labels)
-        with torch.autocast(self.device.type, self.amp) if self.amp else nullcontext():
+        autocast = torch.autocast(self.device.type, self.amp) if self.amp else nullcontext()
+        with shared_batch(num_rows), autocast:
             if getattr(self.model, "auxiliary", False):
                 logits, losses = self._step_model(features, labels)
             else:
@@ -364,7 +366,7 @@ class Trainer:
         if together and len(table) < num_processes():  # not a row for each: each has them all
             return predict(self.model, table, self.device, together)
         own = predict(self.model, table.part(own_rows(np.arange(len(table)))), self.device, together)
-        return gather_rows(torch.from_numpy(own).to(self.device))[0].cpu().numpy()
+        return gather_rows(torch.from_numpy(own).to(self.device), len(table))[0].cpu().numpy()
 
     def _stop(self) -> None:
         where = f"in epoch {self.progress.epoch + 1}, after batch {self.progress.batch}"
