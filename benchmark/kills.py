@@ -33,7 +33,6 @@ import hashlib
 import multiprocessing
 import random
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -45,6 +44,7 @@ import torch
 
 import serving.build_index
 import train_movielens_IntTower as script
+from benchmark.loopback import be_process, meeting_place
 from preprocessing.cache import cached
 from preprocessing.errors import Stopped, UserError
 from preprocessing.movielens import load_movielens, read_movielens
@@ -150,12 +150,9 @@ class Running:
     """The work in processes of its own, forked, so that no kill is spent on imports; on one thread that is safe."""
 
     def __init__(self, kind: Kind, place: Place):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        context = multiprocessing.get_context("fork")
-        numbers = range(kind.num_processes)
-        self.processes = [context.Process(target=_work, args=(kind, place, number, port)) for number in numbers]
+        self.store = meeting_place()
+        fork, port = multiprocessing.get_context("fork").Process, self.store.port
+        self.processes = [fork(target=_work, args=(kind, place, number, port)) for number in range(kind.num_processes)]
         for process in self.processes:
             process.start()
 
@@ -178,8 +175,7 @@ class Running:
 def _work(kind: Kind, place: Place, number: int, port: int) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if kind.num_processes > 1:
-        os.environ |= {"RANK": f"{number}", "LOCAL_RANK": f"{number}", "WORLD_SIZE": f"{kind.num_processes}"}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
+        be_process(number, kind.num_processes, port)
     try:
         kind.work(place)
     except (Interrupted, Stopped):

@@ -42,7 +42,6 @@ if __name__ == "__main__":
 
 import os
 import signal
-import socket
 import tempfile
 import time
 from dataclasses import dataclass
@@ -51,6 +50,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed, multiprocessing
 
+from benchmark.loopback import be_process, meeting_place
 from benchmark.threads import BATCH_SIZE, ITEM_COLUMNS, USER_COLUMNS, WARM_UP_STEPS, random_rows
 from model.IntTower import IntTower
 from preprocessing.alibaba import load_alibaba
@@ -78,7 +78,7 @@ def train(
 ) -> None:
     """Leave the seconds of a step and the peak of memory in a file; for a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is told by the process that was called
-    os.environ |= {"RANK": str(process), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    be_process(process, count, port)
     torch.set_num_threads(1)
     keep_freed_memory()
     num_rows = BATCH_SIZE // count
@@ -108,11 +108,9 @@ def train(
 
 def measured(count: int, together: bool, rows: Rows, steps: int, shard_rows: int = 0) -> tuple[float, float]:
     """Seconds of a step, the slowest process's, and the most memory that one took."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    store = meeting_place()
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(train, (count, together, port, rows, shard_rows, steps, folder), nprocs=count)
+        multiprocessing.spawn(train, (count, together, store.port, rows, shard_rows, steps, folder), nprocs=count)
         made = [list(map(float, Path(folder, str(process)).read_text().split())) for process in range(count)]
     return tuple(map(max, zip(*made, strict=True)))
 

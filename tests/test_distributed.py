@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from models import item_columns, random_features, random_labels, small_model, sp
 from shell import PROJECT, SCRIPT, environment
 from torch import multiprocessing
 
+from benchmark.loopback import be_process, meeting_place
 from model import MODELS
 from preprocessing.errors import UserError
 from preprocessing.tables import Table
@@ -141,8 +141,7 @@ def one_process_with_what_is_no_number() -> None:
 
 
 def work(process: int, num_processes: int, port: int, folder: Path, job, arguments: tuple) -> None:
-    os.environ |= {"RANK": str(process), "WORLD_SIZE": str(num_processes), "LOCAL_RANK": str(process)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    be_process(process, num_processes, port)
     torch.set_num_threads(1)
     with process_group(torch.device("cpu")):
         (folder / f"{rank()}.json").write_text(json.dumps(job(*arguments)))
@@ -150,10 +149,9 @@ def work(process: int, num_processes: int, port: int, folder: Path, job, argumen
 
 def in_processes(num_processes: int, folder: Path, job, *arguments) -> list[dict]:
     """What a job gives in each of some processes that make a group."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    working = multiprocessing.spawn(work, (num_processes, port, folder, job, arguments), num_processes, join=False)
+    store = meeting_place()
+    arguments = (num_processes, store.port, folder, job, arguments)
+    working = multiprocessing.spawn(work, arguments, num_processes, join=False)
     end = time.monotonic() + SECONDS
     while not working.join(timeout=1):  # raises what a process has raised
         if time.monotonic() > end:
