@@ -23,6 +23,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", help="MovieLens-1M, as for the training script")
     parser.add_argument("--films", type=positive, default=50, help="of a user's list at most (default 50)")
+    parser.add_argument("--epochs", type=positive, help="at most (default: as a search found for HIT)")
     parser.add_argument("--seed", type=int, default=1023, help="of weights and order (default 1023)")
     arguments = parser.parse_args(words)
     movielens_files(arguments.data)
@@ -69,9 +70,9 @@ def with_history(data: Dataset, length: int) -> list:
 
 def main(arguments: argparse.Namespace) -> None:
     """Print how many test rows have their film in their list, and a line of HIT without the list and one with it."""
-    settings = settings_of(
-        "movielens", "strict", **tuned_settings("movielens", "strict")["HIT"], model="HIT", seed=arguments.seed
-    )
+    found = tuned_settings("movielens", "strict")["HIT"]
+    found["epochs"] = arguments.epochs or found["epochs"]
+    settings = settings_of("movielens", "strict", **found, model="HIT", seed=arguments.seed)
     data = load_movielens(locate_movielens(arguments.data), embedding_dim=settings.embedding_dim)
     columns = {"without it": data.user_columns, "with it": with_history(data, arguments.films)}
     film, is_liked = data.test.features["movie_id"].numpy(), data.test.labels.numpy() > 0.5

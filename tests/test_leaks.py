@@ -5,13 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from shell import assert_refused, environment, run
 
+from benchmark.leaked_history import liked
 from preprocessing import label_means, protocols
 from preprocessing.choices import PROTOCOLS, STATISTICS
 from preprocessing.errors import UserError
 from preprocessing.movielens import load_movielens
 from preprocessing.protocols import Splits
+from preprocessing.tables import Table
 from reproduction import leaks
 from reproduction.leaks import LeakCheck, Raw, check_leaks, encode, print_leaks, read_raw, shuffle_labels
 
@@ -136,3 +139,9 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
 def test_but_for_the_shuffling_the_check_encodes_as_the_training_script_does(protocol, statistics, sample_folder, raw):
     data = load_movielens(sample_folder, protocol, statistics=statistics)
     assert encode(raw, protocol, statistics).checksum() == data.checksum()
+
+
+def test_the_history_of_hits_released_code_lists_what_the_user_likes_among_the_very_rows():
+    films, labels = torch.tensor([3, 4, 5, 6, 7], dtype=torch.int32), torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0])
+    table = Table({"movie_id": films}, labels, np.array([0, 0, 0, 2, 0], dtype=np.int32), np.arange(5))
+    assert liked(table, 2)[:].tolist() == [[3, 5], [3, 5], [3, 5], [6, 0], [3, 5]]

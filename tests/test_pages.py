@@ -67,6 +67,7 @@ SHORTER = {
     "benchmark.soak": ["--minutes", "0.05"],
     "benchmark.kills": ["--kills", "5"],
     "benchmark.start": ["--repeats", "1"],
+    "benchmark.leaked_history": ["--epochs", "1"],
     "benchmark.going_on": ["--models", "DCN", "--seeds", "1"],
     "benchmark.processes": ["--steps", "1", "--user-ids", "100"],
     "benchmark.threads": ["--seconds", "0.1", "--settings", "ours"],
