@@ -291,11 +291,10 @@ def num_processes(request, monkeypatch):
     if request.param == 1:
         yield 1
         return
-    import torch.distributed._tools.fake_collectives  # noqa: F401 - exchanges for the device "meta"
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-
+    pytest.importorskip("torch.distributed._tools.fake_collectives")  # exchanges for "meta", not in older torch
+    fake = pytest.importorskip("torch.testing._internal.distributed.fake_pg")
     monkeypatch.setattr(nn.parallel, "DistributedDataParallel", AsItIs)
-    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=request.param)
+    distributed.init_process_group("fake", store=fake.FakeStore(), rank=0, world_size=request.param)
     yield request.param
     distributed.destroy_process_group()
 
