@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from importlib.metadata import PackageNotFoundError, version
 
 from preprocessing.errors import UserError
 
@@ -20,6 +21,26 @@ def check_torchrec() -> None:
             f"--shard-embeddings: expected TorchRec and what it needs, got no {' and no '.join(missing)}; "
             "pip install --no-deps -r requirements-sharding.txt, or leave the flag out."
         )
+
+
+def check_fbgemm(device_type: str) -> None:
+    """Raise UserError where --shard-embeddings would train on a device that fbgemm's installed build does not know.
+
+    Args:
+        device_type: "cpu", "cuda" or "mps".
+    """
+    if device_type == "cpu":
+        return
+    if device_type != "cuda":
+        raise UserError(f"--shard-embeddings: expected a CPU or CUDA, got --device {device_type}; use --device cpu.")
+    try:
+        of_cpu = version("fbgemm-gpu-cpu")
+    except PackageNotFoundError:
+        return
+    raise UserError(
+        f"--shard-embeddings: expected fbgemm's build for CUDA, got fbgemm-gpu-cpu; put fbgemm-gpu=={of_cpu} in its "
+        "place, or use --device cpu."
+    )
 
 
 def check_compiler() -> None:

@@ -17,6 +17,7 @@ from experiment.folder import (
     open_run_folder,
 )
 from experiment.init_from import take_weights
+from experiment.installed import check_fbgemm
 from experiment.record import finished_record, make_record, run_identity, write_record
 from experiment.report import SYNTHETIC_BANNER
 from experiment.settings import TrainingSettings
@@ -67,6 +68,9 @@ def make_trainer(settings: TrainingSettings, data: Dataset, model: nn.Module, fo
 
     Without a folder it keeps nothing. Raises UserError where the checkpoint is another run's.
     """
+    device = resolve_device(settings.device)
+    if settings.shard_embeddings:
+        check_fbgemm(device.type)
     if settings.prior_bias:
         model.start_from(float(data.train.labels.mean()))
     if settings.init_from is not None:
@@ -82,7 +86,7 @@ def make_trainer(settings: TrainingSettings, data: Dataset, model: nn.Module, fo
         learning_rate=settings.lr,
         batch_size=settings.batch_size,
         l2_embedding=settings.l2_embedding,
-        device=resolve_device(settings.device),
+        device=device,
         schedule=cosine(settings.warmup) if settings.lr_schedule == "cosine" else None,
         seed=settings.seed,
         run_dir=folder,

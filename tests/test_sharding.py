@@ -16,7 +16,7 @@ from shell import PROJECT, SCRIPT, assert_refused, environment, run
 from test_distributed import in_processes
 from torch import nn
 
-from experiment.installed import SHARDING
+from experiment.installed import SHARDING, check_fbgemm
 from model.layers import embedding_table
 from preprocessing.errors import UserError
 from preprocessing.tables import Table
@@ -253,6 +253,15 @@ def test_a_model_without_a_table_of_that_size_is_refused():
         UserError, match="--shard-embeddings 23: expected an embedding table of at least 24 rows and of"
     ):
         trainer_of(shard_rows=23)
+
+
+@needs_torchrec
+def test_a_build_of_fbgemm_that_does_not_know_the_device_is_refused():
+    check_fbgemm("cpu")
+    with pytest.raises(UserError, match="expected fbgemm's build for CUDA, got fbgemm-gpu-cpu; put fbgemm-gpu==1"):
+        check_fbgemm("cuda")
+    with pytest.raises(UserError, match="expected a CPU or CUDA, got --device mps"):
+        check_fbgemm("mps")
 
 
 def test_what_cannot_be_is_refused_before_data_are_read(monkeypatch):
