@@ -37,8 +37,9 @@ def draw_learning_curves(
     for axes in list(panels.flat)[len(records_of_model) :]:
         axes.set_visible(False)
     # The first epochs of a slow model would press all others together, the more so where their best lie close.
-    best = [max(_curve(record)[1]) for record in every]
-    panels[0][0].set_ylim(bottom=min(best) - min(max(3 * (max(best) - min(best)), 0.005), 0.03))
+    best, lowest = [max(_curve(record)[1]) for record in every], min(min(_curve(record)[1]) for record in every)
+    bottom = min(best) - min(max(3 * (max(best) - min(best)), 0.005), 0.03)
+    panels[0][0].set_ylim(bottom=max(bottom, lowest - 0.1 * (max(best) - lowest)))
     figure.supxlabel("epoch")
     figure.supylabel("AUC on the validation split")
     first = every[0]

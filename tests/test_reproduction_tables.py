@@ -382,15 +382,26 @@ def test_the_parts_around_what_was_found_leave_out_what_the_search_left_out_by_i
     assert changes.count(whole) == 1
 
 
-def test_a_model_whose_best_epoch_is_not_drawn_says_so_where_the_curve_of_its_seed_ends(monkeypatch):
-    def of_epochs(epochs: int, best: int) -> dict:
-        history = [{"epoch": epoch, "valid_auc": 0.8 + epoch / 1000} for epoch in range(1, epochs + 1)]
-        record = {"epochs": epochs, "best_epoch": best, "history": history}
-        return record | {"dataset": "movielens", "protocol": "online", "labels_leak": False}
+def of_epochs(epochs: int, best: int) -> dict:
+    """A record whose validation AUC rises by .001 an epoch, from .801 on."""
+    history = [{"epoch": epoch, "valid_auc": 0.8 + epoch / 1000} for epoch in range(1, epochs + 1)]
+    record = {"epochs": epochs, "best_epoch": best, "history": history}
+    return record | {"dataset": "movielens", "protocol": "online", "labels_leak": False}
 
-    curves = {"LR": [of_epochs(40, best=35), of_epochs(6, best=1)]}
+
+def learning_curves(curves: dict, monkeypatch) -> list:
     module = figure.learning_curves
-    axes, *_ = panels(lambda: module.draw_learning_curves(curves, "IntTower", {}, None), monkeypatch, module)
+    return panels(lambda: module.draw_learning_curves(curves, "IntTower", {}, None), monkeypatch, module)
+
+
+def test_learning_curves_have_no_room_below_the_lowest_of_them(monkeypatch):
+    axes, *_ = learning_curves({"IntTower": [of_epochs(21, best=21)], "LR": [of_epochs(11, best=11)]}, monkeypatch)
+    assert axes.get_ylim()[0] == pytest.approx(0.801 - 0.1 * 0.02)
+
+
+def test_a_model_whose_best_epoch_is_not_drawn_says_so_where_the_curve_of_its_seed_ends(monkeypatch):
+    curves = {"LR": [of_epochs(40, best=35), of_epochs(6, best=1)]}
+    axes, *_ = learning_curves(curves, monkeypatch)
     [note] = axes.texts
     assert note.get_text() == "best at 35"
     assert note.xy == pytest.approx((30, 0.83))
