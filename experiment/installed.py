@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
 from preprocessing.errors import UserError
 
@@ -33,6 +32,8 @@ def check_fbgemm(device_type: str) -> None:
         return
     if device_type != "cuda":
         raise UserError(f"--shard-embeddings: expected a CPU or CUDA, got --device {device_type}; use --device cpu.")
+    from importlib.metadata import PackageNotFoundError, version  # 25 ms that --help need not take
+
     try:
         of_cpu = version("fbgemm-gpu-cpu")
     except PackageNotFoundError:
