@@ -196,8 +196,8 @@ DELAYS = [
 ]
 # What its successors might give IntTower, each alone, around what a search found for IntTower. The temperature of soft
 # maxima goes from nearly even weights of an item's heads to nearly the best head alone.
+_BIASES = {"a bias of each user and item": True, "no bias of a user or an item": False}  # a script has them, or not
 _FURTHER = {
-    "a bias of each user and item": dict(biases=True),
     "a gate of each level": dict(level_gates=True),
     **{f"soft maxima, temperature {value:g}": dict(maxsim_temperature=value) for value in (3.0, 1.0, 0.3, 0.1)},
     **{f"heads drawn apart, weight {value:g}": dict(apart_weight=value) for value in (0.01, 0.1, 1.0)},
@@ -206,6 +206,7 @@ _FURTHER = {
 _CHOSEN = "a gate of each level"  # by validation, one seed each: it alone has as many seeds as are asked for
 NEXT = [
     Variant(REFERENCE, tuned=True),
+    *(Variant(name, (("biases", biases),), seeds=1, tuned=True) for name, biases in _BIASES.items()),
     *(
         Variant(name, tuple(part.items()), "IntTowerPlus", seeds=None if name == _CHOSEN else 1, tuned=True)
         for name, part in _FURTHER.items()
@@ -279,13 +280,16 @@ def variants_of(dataset: str, group: str, protocol: str) -> list[Variant]:
         if (variant.preset is None or variant.preset in script(dataset).PRESETS)
         and (not variant.tuned or SEARCH_OF.get(variant.model, variant.model) in tuned)
     ]
-    # What the search left out by itself is no change to it.
+    if group not in OF_PARTS:
+        return variants
+    # What the search, or the script's protocol, has by itself is no change to it.
     return [v for v in variants if not v.tuned or v.name == REFERENCE or not _is_whole_model(v, dataset, protocol)]
 
 
 def _is_whole_model(variant: Variant, dataset: str, protocol: str) -> bool:
     whole = replace(variant, name=REFERENCE, changes=(), model=REFERENCE)
-    return variant.model == REFERENCE and variant.run(dataset, protocol) == whole.run(dataset, protocol)
+    as_whole = variant.run(dataset, protocol).recorded() == whole.run(dataset, protocol).recorded()
+    return variant.model == REFERENCE and as_whole
 
 
 def ablation(dataset: str, protocol: str, groups: list[str], num_seeds: int) -> list[Run]:

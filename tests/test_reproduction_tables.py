@@ -26,7 +26,7 @@ from reproduction.formats import (
 )
 from reproduction.latency import FILE as LATENCY
 from reproduction.output import write_ablation, write_latency, write_table_2
-from reproduction.plans import ABLATION, LABEL_DELAYS, NAMES, TUNED, ablation, table_2_run, table_2_runs
+from reproduction.plans import ABLATION, LABEL_DELAYS, NAMES, TUNED, ablation, table_2_run, table_2_runs, variants_of
 from reproduction.records import Records
 from reproduction.runs import FIRST_SEED, DataState
 from reproduction.tables import ablation_rows, auc_by_earlier_rows, delay_rows, latency_rows, table_2_rows
@@ -380,6 +380,16 @@ def test_the_parts_around_what_was_found_leave_out_what_the_search_left_out_by_i
     changes = [dict(run.changes) for run in ablation("movielens", "strict", ["tuned"], 1)]
     assert whole | {"fe_input": "output"} in changes
     assert changes.count(whole) == 1
+
+
+@pytest.mark.parametrize(
+    ("protocol", "left"),
+    [("strict", ["a bias of each user and item"]), ("temporal", ["no bias of a user or an item"])],
+)
+def test_biases_are_turned_as_the_script_does_not_have_them_under_the_protocol(protocol, left, monkeypatch):
+    monkeypatch.setattr("reproduction.plans.tuned_settings", lambda data_name, protocol: {"IntTower": {"lr": 0.002}})
+    names = [variant.name for variant in variants_of("movielens", "next", protocol)]
+    assert [name for name in names if "bias" in name] == left
 
 
 def of_epochs(epochs: int, best: int) -> dict:
