@@ -52,11 +52,10 @@ if __name__ == "__main__":
 import pandas as pd
 
 from experiment.report import SYNTHETIC_BANNER
-from experiment.settings import LATER
 from preprocessing.encode import SparseField
 from preprocessing.gzip_lines import text_of
-from preprocessing.movielens import RawMovieLens, fingerprint_of, locate_movielens, read_movielens
-from serving.build_index import build_index
+from preprocessing.movielens import RawMovieLens, locate_movielens, read_movielens
+from serving.build_index import build_index, is_of
 from serving.index_files import MANIFEST, read_manifest
 from serving.item_index import ItemIndex
 from serving.trained_run import TrainedRun, load_run
@@ -104,13 +103,6 @@ def open_or_build(run: TrainedRun, raw: RawMovieLens) -> ItemIndex:
     print(f"{why}; {len(raw.movies):,} movies are encoded for this ranking.")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         return build_index(run, raw.movies, Path(temporary))  # what it has open stays readable
-
-
-def is_of(run: TrainedRun, raw: RawMovieLens) -> bool:
-    """Whether a run was trained on these data; of one of --init-from it cannot be told."""
-    of = LATER | run.identity
-    made_of = fingerprint_of(raw, of["protocol"], of["split_seed"], of["statistics"], of["label_delay"])
-    return run.identity["data"] == made_of or "init_from" in of
 
 
 def known_user(raw: RawMovieLens, user_id: int) -> pd.DataFrame:

@@ -54,6 +54,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where records and tables go")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their expected time, and stop")
     arguments = parser.parse_args(words)
+    for name in ("datasets", "models", "groups", "protocols"):
+        if named := getattr(arguments, name):
+            setattr(arguments, name, list(dict.fromkeys(named)))  # twice is once
     if arguments.jobs is None:
         arguments.jobs = 1 if arguments.device.startswith("cuda") else os.cpu_count() or 1
     # A flag that would have no effect is refused.
@@ -110,6 +113,9 @@ def _plan(arguments: argparse.Namespace) -> dict[tuple[str, str], list[Run]]:
                 plan[dataset, protocol] = _runs(arguments, dataset, protocol)
             else:
                 print(f"{dataset}: left out under {protocol}; its data can be split by {', '.join(possible)} alone.")
+    if not any(plan.values()):
+        named = [f"--{name} {' '.join(value)}" for name in ("groups", "models") if (value := getattr(arguments, name))]
+        print(f"nothing to make: {' and '.join(named) or 'the tables'} have no run there.")
     for dataset, protocol in plan:
         if data_state(dataset, protocol).synthetic:
             print(f"{dataset} {protocol}: a SYNTHETIC sample, for want of real files; it says nothing of real users.")

@@ -98,7 +98,9 @@ def ensure_temporary_folder(folder: Path) -> None:
 
 def check_run_folder(folder: str | Path) -> None:
     """Raise UserError where a folder holds no training run."""
-    if not Path(folder).is_dir():
-        raise UserError(f"{folder}: expected the folder of a training run, got none; train first, or check the path.")
+    if not str(folder) or not Path(folder).is_dir():
+        raise UserError(
+            f"{folder or '--run'}: expected the folder of a training run, got none; train first, or check the path."
+        )
     if not (Path(folder) / CHECKPOINT).is_file():
         raise UserError(f"{Path(folder) / CHECKPOINT}: expected a checkpoint, got no such file; train first.")

@@ -169,8 +169,8 @@ def _told(error: BaseException, advice: str) -> int:
     elif is_out_of_memory(error):
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         _say(
-            f"error: expected memory for what was asked for, got too little ({reason}); make the model, its embeddings "
-            "or the batches smaller, or take a machine with more."
+            f"error: expected memory for what was asked for, got too little ({reason}); ask for less (a smaller "
+            "model, smaller batches, fewer rows), or take a machine with more."
         )
     elif isinstance(error, OSError):
         problem = _flush_stdout() or (error if isinstance(error, BrokenPipeError) else None)

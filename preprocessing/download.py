@@ -56,6 +56,8 @@ def _chunks(url: str, name: str, size: int | None, timeout: float) -> Iterator[b
                 yield chunk
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise DownloadError(f"{url}: could not be fetched ({reason}); check the network, or give --data.") from error
+        raise DownloadError(
+            f"{url}: could not be fetched ({reason}); check the network, or put the file into data/."
+        ) from error
     if expected is not None and received < expected:
         raise DownloadError(f"{url}: expected {expected} bytes, got {received} and then nothing more; try again.")

@@ -162,7 +162,7 @@ class NumberField:
     @classmethod
     def fit(cls, name: str, train_values: pd.Series, scaled_on: pd.Series, log: bool) -> NumberField:
         """The mean of the training values; the range of `scaled_on`."""
-        known = _numbers(train_values).dropna()
+        known = numbers_of(train_values).dropna()
         field = cls(name, float(known.mean()) if len(known) else 0.0, MinMaxScaler(0.0, 1.0), log)
         return cls(name, field.mean, MinMaxScaler.fit(field._filled(scaled_on)), log)
 
@@ -174,16 +174,24 @@ class NumberField:
         return self.scaler.transform(self._filled(frame[self.name]))[:, None]
 
     def _filled(self, values: pd.Series) -> np.ndarray:
-        numbers = _numbers(values).fillna(self.mean).to_numpy(np.float64)
+        numbers = numbers_of(values).fillna(self.mean).to_numpy(np.float64)
         return np.log1p(numbers) if self.log else numbers
 
 
-def _numbers(values: pd.Series) -> pd.Series:
+def numbers_of(values: pd.Series) -> pd.Series:
     """Finite numbers of at least 0; NaN for anything else."""
     numbers = pd.to_numeric(values, errors="coerce")
+    if not isinstance(numbers.dtype, np.dtype):  # Int64 and such, which can hold no mean
+        numbers = pd.Series(numbers.to_numpy(np.float64, na_value=np.nan), index=numbers.index)
     if numbers.dtype.kind == "c":
         numbers = pd.Series(numbers.to_numpy().real, index=numbers.index).where(numbers.to_numpy().imag == 0)
     return numbers.where((numbers >= 0) & np.isfinite(numbers))
+
+
+def is_given(values: pd.Series) -> np.ndarray:
+    """(N,) True where something stands: neither nothing nor empty text."""
+    is_no_empty_text = np.array([not isinstance(value, str) or value != "" for value in values], dtype=bool)
+    return values.notna().to_numpy() & is_no_empty_text
 
 
 @dataclass
@@ -200,7 +208,7 @@ class MissingField:
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         """(N, 1) float32."""
-        return _numbers(frame[self.source]).isna().to_numpy(np.float32)[:, None]
+        return numbers_of(frame[self.source]).isna().to_numpy(np.float32)[:, None]
 
 
 @dataclass
@@ -363,8 +371,7 @@ class TowerEncoder:
         unknown: list[dict[str, object]] = [{} for _ in range(len(frame))]
         for field in self.fields:
             if isinstance(field, SparseField | VarLenField):
-                is_unknown = (field.encode(frame).reshape(len(frame), -1) == OOV).any(1)
-                for row in np.flatnonzero(is_unknown):
+                for row in np.flatnonzero(_has_unknown(field.encode(frame))):
                     unknown[row][field.name] = frame[field.name].iloc[row]
         return unknown
 
@@ -373,16 +380,19 @@ class TowerEncoder:
         counts = {}
         for field in self.fields:
             if isinstance(field, SparseField | VarLenField):
-                lost = (field.encode(frame).reshape(len(frame), -1) == OOV).any(1)
+                lost = _has_unknown(field.encode(frame))
             elif isinstance(field, NumberField):
-                lost = _numbers(frame[field.name]).isna().to_numpy()
+                lost = numbers_of(frame[field.name]).isna().to_numpy()
             else:
                 continue
-            values = frame[field.name]
-            is_given = values.notna().to_numpy() & [not isinstance(value, str) or value != "" for value in values]
-            if count := int((lost & is_given).sum()):
+            if count := int((lost & is_given(frame[field.name])).sum()):
                 counts[field.name] = count
         return counts
+
+
+def _has_unknown(ids: np.ndarray) -> np.ndarray:
+    """(N,) whether an id, or one of a list, is OOV."""
+    return ids == OOV if ids.ndim == 1 else (ids == OOV).any(1)
 
 
 def raw_columns(field: Field) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from preprocessing import space
-from preprocessing.check_interactions import check_interactions
+from preprocessing.check_interactions import check_interactions, check_settings, in_their_order
 from preprocessing.choices import BY_TIME, PROTOCOLS
 from preprocessing.earlier import Earlier
 from preprocessing.encode import FIRST_ID, CrossField, MeanField, MissingField, NumberField, TowerEncoder
@@ -52,8 +52,9 @@ class Coded:
 class Interactions:
     """Raw rows and the tables they point into.
 
-    Columns that belong to a row itself, such as the place where an ad was shown, stand in `context`. Where the build of
-    a cache is to keep to little memory, the (N,) arrays are Columns of its `space` (preprocessing/space.py).
+    Columns that belong to a row itself, such as the place where an ad was shown, stand in `context`. A list, or a
+    column of pandas, is taken for an array in its order, whatever its index says. Where the build of a cache is to keep
+    to little memory, the (N,) arrays are Columns of its `space` (preprocessing/space.py).
     """
 
     name: str  # of the dataset
@@ -69,6 +70,13 @@ class Interactions:
     counts: dict[str, int] = field(default_factory=dict)
     file: str = ""  # that holds the rows, for messages
     space: InMemory = field(default_factory=InMemory)
+
+    def __post_init__(self):
+        for name in ("user_of_row", "item_of_row", "labels", "times", "rows", "probabilities"):
+            setattr(self, name, in_their_order(getattr(self, name)))
+        self.context = {
+            name: column if isinstance(column, Coded) else pd.Series(column) for name, column in self.context.items()
+        }
 
 
 def check_protocol(protocol: str) -> None:
@@ -114,10 +122,12 @@ def encode_interactions(
         strict_data: refuse rows that repeat another of the same user, item and time.
         label_delay: of online, the seconds until a label is known.
         known: of an earlier run, whose vocabularies these only add to.
-    Raises UserError where a split would be empty or hold one class only, for what check_interactions refuses, for times
-    of several units, and where memory is bounded to less than the rows take.
+    Raises UserError where a split would be empty or hold one class only, for a seed, dimension or delay that is none,
+    for what check_interactions refuses, for times of several units, and where memory is bounded to less than the rows
+    take.
     """
     check_protocol(protocol)
+    check_settings(protocol, split_seed, embedding_dim, label_delay)
     check_interactions(raw, user_fields, item_fields)
     raw.space.check(len(raw.labels))
     check_times(protocol, raw.times, raw.file or raw.name)

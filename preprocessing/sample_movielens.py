@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from preprocessing.errors import UserError
 from preprocessing.synthetic import SAMPLE_PROBABILITIES, write_folder
 
 GENRES = (
@@ -16,25 +17,41 @@ AGES = (1, 18, 25, 35, 45, 50, 56)
 NUM_OCCUPATIONS = 21
 
 SHARE_OF_RATING_3 = 0.26
+LEAST_OF_A_USER = 5  # ratings
 
 # How much each part counts in the log-odds of liking a movie.
 BIAS, MOVIE_QUALITY, USER_MOOD, TASTE = 1.0, 1.2, 0.8, 1.3
 
 
 def write_movielens_sample(
-    folder: Path, num_users: int = 500, num_movies: int = 250, num_ratings: int = 50_000, seed: int = 1023
+    folder: Path,
+    num_users: int | None = None,
+    num_movies: int | None = None,
+    num_ratings: int = 50_000,
+    seed: int = 1023,
 ) -> Path:
     """Write ratings.dat, users.dat, movies.dat and the labels' probabilities into a new folder, all or nothing.
 
     A user's taste for the genres comes partly from gender, age and occupation and partly from the user alone.
     The same arguments give the same bytes. An existing folder is left as it is.
 
+    Args:
+        num_users, num_movies: by default in proportion to the ratings, which are about as many as are asked for.
     Returns:
         the folder.
+    Raises UserError where so many ratings are not to be had: a user has at least five, of a movie each.
     """
     folder = Path(folder)
     if folder.exists():
         return folder
+    num_users = num_users or max(num_ratings // 100, 4)
+    num_movies = num_movies or max(num_ratings // 200, 250)
+    least, most = LEAST_OF_A_USER * num_users, num_users * num_movies
+    if not least <= num_ratings <= most:
+        raise UserError(
+            f"--rows: expected {least:,} to {most:,} ratings of {num_users:,} users and {num_movies:,} movies, got "
+            f"{num_ratings:,}; change one of them."
+        )
     rng = np.random.default_rng(seed)
     genders = rng.choice(["F", "M"], num_users, p=[0.28, 0.72])
     ages = rng.choice(AGES, num_users)
@@ -85,7 +102,7 @@ def write_movielens_sample(
 def _who_rates_what(rng, num_users: int, num_movies: int, num_ratings: int) -> tuple[np.ndarray, np.ndarray]:
     """Distinct movies for each user: some users rate much, some movies are popular."""
     activity = rng.lognormal(sigma=0.8, size=num_users)
-    counts = np.clip(np.round(num_ratings * activity / activity.sum()).astype(int), 5, num_movies)
+    counts = np.clip(np.round(num_ratings * activity / activity.sum()).astype(int), LEAST_OF_A_USER, num_movies)
     log_popularity = rng.normal(size=num_movies)
     # The largest of popularity plus Gumbel noise: a draw without replacement, in proportion to popularity.
     ranking = np.argsort(-(log_popularity + rng.gumbel(size=(num_users, num_movies))), axis=1)

@@ -41,6 +41,7 @@ from preprocessing.pairs import Twins
 from preprocessing.protocols import Splits, units_per_second
 
 OTHER = {"user": "item", "item": "user"}
+MEASURES = ("mean", "residual", "count")
 RESOLUTION = 2.0**-24  # of residuals: their sums are exact then, in whatever order they are added up
 
 
@@ -48,7 +49,7 @@ RESOLUTION = 2.0**-24  # of residuals: their sums are exact then, in whatever or
 class Statistic:
     """A field made of labels; see above."""
 
-    measure: str  # "mean", "residual" or "count"
+    measure: str  # of MEASURES
     by: str | None = None
 
 

@@ -36,7 +36,12 @@ def parse(words: list[str]) -> argparse.Namespace:
     for name in ("--reviews", "--meta"):
         parser.add_argument(name, help="of Amazon, as for its training script")
     parser.add_argument(
-        "--set", type=constant, action="append", default=[], metavar="COLUMN=VALUE", help="a column of one value"
+        *("--set",),
+        type=constant,
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="a column of one value that the items lack",
     )
     parser.add_argument("--output", help="the folder of the index (default RUN/index)")
     parser.add_argument("--dtype", default="float32", choices=DTYPES, help="how an item's heads are kept")
@@ -45,6 +50,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     named = [column for column, _ in arguments.set]
     if len(set(named)) < len(named):
         parser.error(f"--set: expected each column once, got {', '.join(named)}")
+    if arguments.items is not None and arguments.data is not None:
+        parser.error("--data: has no effect with --items; leave one of them out")
     check_run_folder(arguments.run)
     return arguments
 
@@ -63,13 +70,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from experiment.report import SYNTHETIC_BANNER
+from experiment.settings import LATER
 from preprocessing.alibaba import read_alibaba
 from preprocessing.amazon import locate_amazon, read_amazon
 from preprocessing.errors import UserError
 from preprocessing.files import write_array, write_atomically
 from preprocessing.gzip_lines import OR_LATIN_1, opened
 from preprocessing.kuairand import locate_kuairand, read_kuairand
-from preprocessing.movielens import locate_movielens, read_movielens
+from preprocessing.movielens import RawMovieLens, fingerprint_of, locate_movielens, read_movielens
 from preprocessing.sources import alibaba_files
 from preprocessing.text_tables import check_header
 from serving.index_files import (
@@ -200,12 +209,34 @@ def _done(place: Path, identity: str) -> int:
 
 
 AMAZON_IDS = ("asin", "parent_asin")
+
+
+def is_of(run: TrainedRun, raw: RawMovieLens) -> bool:
+    """Whether a run was trained on these data; of one of --init-from it cannot be told."""
+    of = LATER | run.identity
+    made_of = fingerprint_of(raw, of["protocol"], of["split_seed"], of["statistics"], of["label_delay"])
+    return run.identity["data"] == made_of or "init_from" in of
+
+
+def _movies(run: TrainedRun, data: str | None) -> pd.DataFrame:
+    """The movies that the training script would find, unless they are invented and not those of the run."""
+    raw = read_movielens(locate_movielens(data))
+    if raw.probabilities is not None:
+        if not is_of(run, raw):
+            raise UserError(
+                f"--data: expected the movies that {run.folder} was trained on, got invented ones; name its data, or a "
+                "file of --items."
+            )
+        print(SYNTHETIC_BANNER)
+    return raw.movies
+
+
 # The raw items of a dataset, found as its training script finds them, by the column that names an item.
 ITEM_TABLES = {
-    "movie_id": lambda data, *_: read_movielens(locate_movielens(data)).movies,
-    **dict.fromkeys(AMAZON_IDS, lambda *files: read_amazon(*locate_amazon(*files)).items),
-    "adgroup_id": lambda data, *_: read_alibaba(alibaba_files(data)).items,
-    "video_id": lambda data, *_: read_kuairand(locate_kuairand(data)).items,
+    "movie_id": lambda run, data, *_: _movies(run, data),
+    **dict.fromkeys(AMAZON_IDS, lambda _, *files: read_amazon(*locate_amazon(*files)).items),
+    "adgroup_id": lambda _, data, *__: read_alibaba(alibaba_files(data)).items,
+    "video_id": lambda _, data, *__: read_kuairand(locate_kuairand(data)).items,
 }
 
 
@@ -217,15 +248,29 @@ def read_items(
     reviews: str | None = None,
     meta: str | None = None,
 ) -> pd.DataFrame:
-    """Raw items: of a CSV file, or else of the dataset that the run was trained on; constants are added as columns."""
+    """Raw items: of a CSV file, or else of the dataset that the run was trained on; constants are added as columns.
+
+    Raises UserError where they are not there, lack a column of the item tower, or have that of a constant, and for a
+    constant that the item tower does not take.
+    """
     if (reviews or meta) and (path is not None or run.item_id not in AMAZON_IDS):
         raise UserError(f"--reviews, --meta: expected a run on Amazon's files and no --items, got {run.item_id!r}.")
     if path is not None:
         items = _read_csv(Path(path), [column for column in run.item_encoder.sources if column not in constants])
     elif run.item_id in ITEM_TABLES:
-        items = ITEM_TABLES[run.item_id](data, reviews, meta)
+        items = ITEM_TABLES[run.item_id](run, data, reviews, meta)
     else:
         raise UserError(f"--items: expected a CSV file with a column {run.item_id!r}, got none; name one.")
+    for name in constants:
+        if name in items:
+            raise UserError(
+                f"--set {name}: expected a column that the items lack, got one that they have; leave it out."
+            )
+        if name not in run.item_encoder.sources:
+            raise UserError(
+                f"--set {name}: expected one of the item tower's columns, {', '.join(run.item_encoder.sources)}, got "
+                "another."
+            )
     items = items.assign(**constants)
     if lacks := [column for column in run.item_encoder.sources if column not in items]:
         name = lacks[0]

@@ -79,7 +79,7 @@ class UserCounters:
         Raises UserError for lengths that differ, another label, and an id that is refused (preprocessing/ids.py); then
         nothing is counted.
         """
-        labels = np.asarray(labels, dtype=np.float64).reshape(-1)
+        labels = _labels(labels)
         users, rows = self._ids(users), self._items.rows(items)
         if not len(users) == len(rows) == len(labels):
             raise UserError(
@@ -161,8 +161,7 @@ class UserCounters:
 
     def _ids(self, users) -> list:
         """Users' ids as they are kept; None for what is no id."""
-        if not isinstance(users, np.ndarray | pd.Series | list | tuple):
-            users = [users]
+        users = _one_each(users, "users")
         if self._is_whole:
             whole, is_exact = whole_numbers(users if isinstance(users, np.ndarray) else np.asarray(users), "users")
             return [key if exact else None for key, exact in zip(whole.tolist(), is_exact.tolist(), strict=True)]
@@ -185,11 +184,35 @@ def _keys(arrays: dict[str, np.ndarray]) -> list:
     return [text[start:end].decode("utf-8", "surrogatepass") for start, end in zip([0, *ends], ends, strict=False)]
 
 
+def _one_each(ids, name: str) -> np.ndarray | pd.Series | list | tuple:
+    """Ids of one dimension, in whatever a person holds them; a single one is one of them."""
+    if pd.api.types.is_scalar(ids):
+        return [ids]
+    if not isinstance(ids, np.ndarray | pd.Series | list | tuple):
+        try:
+            ids = pd.Series(ids)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"user counters: expected {name} as ids, got {type(ids).__name__} ({error}).") from error
+    if np.ndim(ids if isinstance(ids, np.ndarray) else ids[:1]) != 1:  # of a list, by its first
+        raise UserError(f"user counters: expected {name} in one dimension, got {type(ids).__name__} of several.")
+    return ids
+
+
+def _labels(labels) -> np.ndarray:
+    """(B,) numbers; raises UserError for what is no number."""
+    try:
+        return np.asarray(labels, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"user counters: expected labels 0 and 1, got others ({error}).") from error
+
+
 class _Items:
     """What an action on an item adds to its user; the last row is of an item that is not known."""
 
     def __init__(self, user_fields: list[CounterField], item_encoder: TowerEncoder, items: pd.DataFrame):
         self.id = item_encoder.id_column
+        if not isinstance(items, pd.DataFrame):
+            raise UserError(f"user counters: expected the items as a DataFrame, got {type(items).__name__}.")
         fields = {field.name: field for field in item_encoder.fields}
         columns = {field.by for field in user_fields if field.by}
         missing = [column for column in (self.id, *sorted(columns)) if column not in items]
@@ -201,7 +224,8 @@ class _Items:
             raise UserError(f"user counters: expected each item once, got {self.id} {repeated} twice; keep one.")
         self.has, self.means = {}, None
         for column in columns:
-            ids = fields[column].encode(items).reshape(len(items), -1)
+            ids = fields[column].encode(items)
+            ids = ids[:, None] if ids.ndim == 1 else ids
             num_values = next(field.counts.shape[1] for field in user_fields if field.by == column)
             has = np.zeros((len(items) + 1, num_values + FIRST_ID))
             np.put_along_axis(has[:-1], ids, 1.0, axis=1)
@@ -216,6 +240,4 @@ class _Items:
 
     def rows(self, items) -> np.ndarray:
         """(B,) places of raw ids."""
-        if not isinstance(items, np.ndarray | pd.Series | list | tuple):
-            items = [items]
-        return places(np.asarray(items), self.known, self.id)
+        return places(np.asarray(_one_each(items, "items")), self.known, self.id)

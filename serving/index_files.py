@@ -23,13 +23,13 @@ import re
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from preprocessing.errors import UserError, is_out_of_memory
+from preprocessing.errors import UserError, in_words, is_out_of_memory
 from preprocessing.files import (
     TEMPORARY,
     check_links,
@@ -218,8 +218,14 @@ def new_name() -> str:
 def only_writer(folder: Path) -> Iterator[None]:
     """One writer at a time within the block, others wait; the system lets go of the lock when a process dies."""
     check_links(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / LOCK, when_taken=lambda: None):
+    with ExitStack() as within:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            within.enter_context(locked(folder / LOCK, when_taken=lambda: None))
+        except OSError as error:
+            raise UserError(
+                f"{folder}: expected a folder that an index can be written to, got {in_words(error)}; check the path."
+            ) from error
         yield
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -142,10 +143,10 @@ class ItemIndex:
         Args:
             user: heads (Q, K), for which one TopK comes back, or (B, Q, K), for which a list of them does.
             candidates: (C,) ids to choose from; None chooses from all items.
-        Raises UserError for a k below 1, or heads of another shape or not finite.
+        Raises UserError for a k that is no whole number of at least 1, or heads of another shape or not finite.
         """
-        if k < 1:
-            raise UserError(f"k: expected at least 1, got {k}.")
+        if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
+            raise UserError(f"k: expected a whole number of at least 1, got {k!r}.")
         snapshot = self._snapshot
         users, is_one = self._users(user, snapshot.manifest.form)
         rows = None

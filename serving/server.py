@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import orjson
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -21,18 +21,24 @@ from serving.item_index import ItemIndex
 
 def application() -> Starlette:
     """A worker's application; raises UserError where the folders hold no run, or an index of other weights."""
-    run = ExportedRun(os.environ["EXPORT"])
-    index = ItemIndex(os.environ["INDEX"], run.checkpoint, scorer=os.environ.get("SCORER", "numpy"))
+    run = ExportedRun(folder_of("EXPORT"))
+    index = ItemIndex(folder_of("INDEX"), run.checkpoint, scorer=os.environ.get("SCORER", "numpy"))
 
     async def score(request: Request) -> Response:
         try:
             question = orjson.loads(await request.body())
+            if not isinstance(question, dict) or "user" not in question:
+                raise UserError('expected {"user": {...}, "candidates": [...]} or with "top", got no user.')
             user, candidates = run.encode_user(question["user"]), question.get("candidates")
             if "top" in question:
                 best = index.top_k(user, question["top"], candidates)
                 return answer({"ids": best.ids.tolist(), "scores": best.scores})
             return answer({"ids": candidates, "scores": index.score(user, candidates)})
-        except (UserError, ValueError, TypeError, LookupError, AttributeError) as error:
+        except ClientDisconnect:  # in the middle of its question: nobody reads the answer
+            return Response(status_code=400)
+        except UserError as error:
+            return answer({"error": str(error)}, 400)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             return answer({"error": f"{type(error).__name__}: {error}"}, 400)
 
     async def health(_: Request) -> Response:
@@ -52,6 +58,13 @@ def application() -> Starlette:
         task.cancel()
 
     return Starlette(routes=[Route("/score", score, methods=["POST"]), Route("/health", health)], lifespan=refreshed)
+
+
+def folder_of(name: str) -> str:
+    """What an environment variable names; raises UserError where it is not set."""
+    if not os.environ.get(name):
+        raise UserError(f"${name}: expected a folder, got none; set EXPORT=RUN/onnx and INDEX=RUN/index.")
+    return os.environ[name]
 
 
 def answer(content: dict, status: int = 200) -> Response:

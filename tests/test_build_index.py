@@ -22,6 +22,7 @@ from preprocessing.movielens import read_movielens
 from preprocessing.sample_alibaba import write_alibaba_sample
 from preprocessing.sample_amazon import write_amazon_sample
 from preprocessing.sample_kuairand import write_kuairand_sample
+from preprocessing.sample_movielens import write_movielens_sample
 from preprocessing.sources import alibaba_files
 from serving.build_index import build_index, parse, read_items
 from serving.index_files import HEADS
@@ -219,8 +220,38 @@ def test_a_constant_that_says_two_things_or_none_is_refused_in_one_line(folder, 
     assert re.fullmatch(r".*--set: expected .*\n", capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    ("constants", "message"),
+    [
+        ({"genres": "Drama"}, "--set genres: expected a column that the items lack, got one that they have"),
+        ({"foo": "x"}, "--set foo: expected one of the item tower's columns, "),
+    ],
+)
+def test_a_constant_replaces_nothing_and_is_of_the_item_tower(folder, sample_folder, constants, message):
+    with pytest.raises(UserError, match=message):
+        read_items(load_run(folder), None, str(sample_folder), constants)
+
+
+def test_data_beside_a_file_of_items_are_refused(folder, capsys):
+    with pytest.raises(SystemExit):
+        parse(["--run", str(folder), "--items", "movies.csv", "--data", "data"])
+    assert "--data: has no effect with --items" in capsys.readouterr().err
+
+
+def test_invented_movies_stand_in_for_none_but_those_of_the_run(folder, sample_folder, tmp_path, capsys):
+    run = load_run(folder)
+    assert len(read_items(run, None, str(sample_folder), {}))
+    assert "SYNTHETIC DATA" in capsys.readouterr().out
+    others = write_movielens_sample(tmp_path / "others", num_ratings=2000)
+    with pytest.raises(UserError, match=r"--data: expected the movies that .* was trained on, got invented ones"):
+        read_items(run, None, str(others), {})
+
+
 def test_no_items_make_an_empty_index(folder, movies, tmp_path):
-    assert len(build_index(load_run(folder), movies[:0], tmp_path)) == 0
+    run = load_run(folder)
+    assert len(build_index(run, movies[:0], tmp_path)) == 0
+    assert run.item_encoder.never_seen(movies[:0]) == {}
+    assert run.item_encoder.unknown_values(movies[:0]) == []
 
 
 def test_the_command_builds_an_index_of_the_datasets_items_or_of_a_csv(folder, movies, sample_folder, tmp_path):

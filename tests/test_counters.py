@@ -197,6 +197,24 @@ def test_thousands_of_new_users_fit_in_and_threads_lose_no_action(counters):
     np.testing.assert_allclose(counted, np.log1p([3000, 1, 1]), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "form", [pd.Index, pd.Series, np.array, tuple, lambda ids: pd.array(ids, dtype="Int64"), pd.Categorical]
+)
+def test_users_and_items_are_taken_in_whatever_holds_them(form, counters, folder, raw):
+    others = UserCounters(load_run(folder).user_encoder, load_run(folder).item_encoder, raw.movies)
+    counters.update([1, 2], [3, 4], [1, 0])
+    others.update(form([1, 2]), form([3, 4]), pd.Series([1, 0]))
+    for name, values in counters.features(range(1, 3)).items():
+        assert np.array_equal(values, others.features(form([1, 2]))[name])
+
+
+def test_counters_of_no_items_count_actions_as_on_unknown_ones(folder, raw):
+    run = load_run(folder)
+    counters = UserCounters(run.user_encoder, run.item_encoder, raw.movies.iloc[:0])
+    counters.update([999], [1], [1])
+    assert len(counters.features([999])) == len(counters.fields)
+
+
 def test_what_cannot_be_counted_is_refused_in_a_line_and_nothing_is_counted(
     counters, folder, raw, sample_folder, tmp_path
 ):
@@ -204,9 +222,13 @@ def test_what_cannot_be_counted_is_refused_in_a_line_and_nothing_is_counted(
     refusal(counters.update, [1, 2], [1], [1], fragments=("as many users as items and labels, got 2, 1 and 1",))
     refusal(counters.update, [1, 2], [1, 1], [1, 3], fragments=("expected labels 0 and 1, got 3",))
     refusal(counters.update, [1, None], [1, 1], [1, 1], fragments=("expected an id for each user, got none in row 1",))
+    refusal(counters.update, [1], [1], ["x"], fragments=("expected labels 0 and 1, got others",))
+    refusal(counters.update, np.array([[1]]), [1], [1], fragments=("expected users in one dimension",))
+    refusal(counters.update, [1], [[1]], [1], fragments=("expected items in one dimension",))
     for name, values in counters.features([1]).items():
         assert np.array_equal(values, before[name])
     run = load_run(folder)
+    refusal(UserCounters, run.user_encoder, run.item_encoder, [{"movie_id": 1}], fragments=("a DataFrame, got list",))
     refusal(UserCounters, run.user_encoder, run.item_encoder, raw.movies[["movie_id"]], fragments=("column 'genres'",))
     twice = pd.concat([raw.movies, raw.movies.iloc[:1]])
     refusal(

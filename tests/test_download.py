@@ -110,7 +110,13 @@ NO_END = "expected 256000 bytes, got {} and then nothing more; try again."
         ("half", SHA256, SIZE, DownloadError, NO_END.format(128_000)),
         ("no-length", SHA256, SIZE, DownloadError, NO_END.format(128_000)),
         ("shorter", None, SIZE, DownloadError, NO_END.format(255_999)),
-        ("missing", SHA256, SIZE, DownloadError, "could not be fetched (Not Found); check the network, or give --data"),
+        (
+            "missing",
+            SHA256,
+            SIZE,
+            DownloadError,
+            "could not be fetched (Not Found); check the network, or put the file into data/",
+        ),
         # Without a size, the server says how long the file is; a checksum still decides.
         ("half", SHA256, None, DownloadError, NO_END.format(128_000)),
         ("half-a-chunk", None, None, DownloadError, "could not be fetched (IncompleteRead"),

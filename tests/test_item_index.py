@@ -407,7 +407,9 @@ def test_ids_far_apart_are_found_too(tmp_path):
     [
         (lambda index: index.score(users(1, num_user_heads=2)[0], IDS), "expected heads of shape \\(3, 4\\)"),
         (lambda index: index.score(np.full((3, 4), np.nan), IDS), "user: expected finite heads"),
-        (lambda index: index.top_k(users(1)[0], 0), "k: expected at least 1, got 0"),
+        (lambda index: index.top_k(users(1)[0], 0), "k: expected a whole number of at least 1, got 0"),
+        (lambda index: index.top_k(users(1)[0], 2.0), "k: expected a whole number of at least 1, got 2.0"),
+        (lambda index: index.top_k(users(1)[0], True), "k: expected a whole number of at least 1, got True"),
         (lambda index: index.score(users(3), [[1], [2]]), "or one for each of 3 users"),
         (lambda index: index.put([1, 1], heads(2)), "each item once, got 1 twice"),
         (lambda index: index.put([1], heads(2)), "heads: expected shape \\(1, 2, 4\\)"),

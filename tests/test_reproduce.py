@@ -211,6 +211,18 @@ def test_a_mistake_is_refused_with_code_2(arguments, fragment, capsys):
     assert fragment in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def test_what_is_named_twice_is_meant_once():
+    named = parse(["--table", "2", "--models", "LR", "DSSM", "LR", "--protocols", "strict", "strict"])
+    assert (named.models, named.protocols) == (["LR", "DSSM"], ["strict"])
+
+
+def test_a_table_without_a_run_is_said_to_have_none(capsys):
+    assert script._plan(parse(["--table", "ablation", "--groups", "delays", "--protocols", "strict"])) == {
+        ("movielens", "strict"): []
+    }
+    assert "nothing to make: --groups delays have no run there." in capsys.readouterr().out
+
+
 def test_a_device_that_is_not_there_is_refused_before_anything_runs():
     assert_refused(run("reproduce.py", "--table", "2", "--device", "gpu"), "--device", "cuda:<n>")
 

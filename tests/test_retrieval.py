@@ -92,7 +92,7 @@ def test_what_cannot_be_asked_is_refused(tmp_path):
     retriever = Retriever(index_of(tmp_path / "index", range(40), heads(40)))
     with pytest.raises(UserError, match="user: expected heads of shape"):
         retriever.top_k(users(1)[0, :1], 3)
-    with pytest.raises(UserError, match="k: expected at least 1, got 0"):
+    with pytest.raises(UserError, match="k: expected a whole number of at least 1, got 0"):
         retriever.top_k(users(1)[0], 0)
     with pytest.raises(UserError, match="user: expected finite heads"):
         retriever.top_k(np.full_like(users(1)[0], np.nan), 3)
