@@ -203,12 +203,13 @@ _FURTHER = {
     **{f"heads drawn apart, weight {value:g}": dict(apart_weight=value) for value in (0.01, 0.1, 1.0)},
     **{f"guesses of the other side, weight {value:g}": dict(guess_weight=value) for value in (0.01, 0.1, 1.0)},
 }
-_CHOSEN = "a gate of each level"  # by validation, one seed each: it alone has as many seeds as are asked for
+# By validation, one seed each, under each protocol: these alone have as many seeds as are asked for.
+_CHOSEN = {"strict": "a gate of each level", "temporal": "guesses of the other side, weight 0.1"}
 NEXT = [
     Variant(REFERENCE, tuned=True),
     *(Variant(name, (("biases", biases),), seeds=1, tuned=True) for name, biases in _BIASES.items()),
     *(
-        Variant(name, tuple(part.items()), "IntTowerPlus", seeds=None if name == _CHOSEN else 1, tuned=True)
+        Variant(name, tuple(part.items()), "IntTowerPlus", seeds=1, tuned=True)
         for name, part in _FURTHER.items()
     ),
 ]
@@ -282,6 +283,7 @@ def variants_of(dataset: str, group: str, protocol: str) -> list[Variant]:
     ]
     if group not in OF_PARTS:
         return variants
+    variants = [replace(v, seeds=None) if v.name == _CHOSEN.get(protocol) else v for v in variants]
     # What the search, or the script's protocol, has by itself is no change to it.
     return [v for v in variants if not v.tuned or v.name == REFERENCE or not _is_whole_model(v, dataset, protocol)]
 
