@@ -47,7 +47,7 @@ PRESETS = {
     # Ours, and not the paper's: what a search found for IntTower, with the further part and the statistics that
     # validation chose.
     "best": tuned_settings(Settings.TUNED, "strict").get("IntTower", {})
-    | dict(model="IntTowerPlus", level_gates=True, statistics="crossed"),
+    | dict(protocol="strict", model="IntTowerPlus", level_gates=True, statistics="crossed"),
 }
 
 

@@ -411,6 +411,8 @@ def parse_settings(settings: type, arguments: list[str], presets: dict[str, dict
     chosen, _ = parser.parse_known_args([word for word in arguments if word not in ("-h", "--help")], nothing)
     preset = presets.get(chosen.preset, {})
     protocol = chosen.protocol or preset.get("protocol", settings.protocol)
+    if "protocol" in preset and protocol != preset["protocol"]:
+        parser.error(f"--preset {chosen.preset}: chosen under --protocol {preset['protocol']}, got {protocol}")
     parser.set_defaults(**(settings.BY_PROTOCOL.get(protocol, {}) | preset))
     values = vars(parser.parse_args(arguments))
     values.pop("preset", None)

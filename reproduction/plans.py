@@ -208,10 +208,7 @@ _CHOSEN = {"strict": "a gate of each level", "temporal": "guesses of the other s
 NEXT = [
     Variant(REFERENCE, tuned=True),
     *(Variant(name, (("biases", biases),), seeds=1, tuned=True) for name, biases in _BIASES.items()),
-    *(
-        Variant(name, tuple(part.items()), "IntTowerPlus", seeds=1, tuned=True)
-        for name, part in _FURTHER.items()
-    ),
+    *(Variant(name, tuple(part.items()), "IntTowerPlus", seeds=1, tuned=True) for name, part in _FURTHER.items()),
 ]
 # What their papers leave open or their code does otherwise, around what a search found for each of them.
 _OF_SUCCESSORS = {

@@ -68,6 +68,15 @@ def test_without_flags_every_setting_has_its_default():
     assert parse() == dataclasses.replace(Settings(), hidden_units=[300, 300, 128])
 
 
+def test_a_preset_that_was_chosen_under_one_protocol_is_refused_under_another(capsys):
+    best = {"best": {"protocol": "strict", "epochs": 2}}
+    assert parse("--preset", "best", presets=best).protocol == "strict"
+    with pytest.raises(SystemExit) as left:
+        parse("--preset", "best", "--protocol", "temporal", presets=best)
+    assert left.value.code == EXIT_USER_ERROR
+    assert "--preset best: chosen under --protocol strict, got temporal" in capsys.readouterr().err
+
+
 def test_flags_change_settings_in_their_own_types():
     settings = parse(
         *("--epochs", "7", "--lr", "1e-4", "--data", "folder", "--hidden-units", "64,32", "--levels", "0,2"),
