@@ -65,7 +65,7 @@ SHORTER = {
         *("--minutes", "0.02"),
     ],
     "benchmark.soak": ["--minutes", "0.05"],
-    "benchmark.kills": ["--kills", "5"],
+    "benchmark.kills": ["--kills", "2"],
     "benchmark.start": ["--repeats", "1"],
     "benchmark.leaked_history": ["--epochs", "1"],
     "benchmark.going_on": ["--models", "DCN", "--seeds", "1"],
