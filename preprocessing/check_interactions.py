@@ -33,12 +33,10 @@ def in_their_order(values) -> np.ndarray | Column | None:
 
 def check_settings(protocol: str, split_seed: int, embedding_dim: int, label_delay: float) -> None:
     """Raise UserError for a seed, a dimension or a delay that is none, and for a delay where nothing is delayed."""
-    for name, value, least, most in (
-        ("split_seed", split_seed, 0, 2**32 - 1),
-        ("embedding_dim", embedding_dim, 1, None),
-    ):
-        if not isinstance(value, Integral) or value < least or (most is not None and value > most):
-            raise UserError(f"{name}: expected a whole number of at least {least}, got {value!r}.")
+    if not isinstance(split_seed, Integral) or not 0 <= split_seed < 2**32:
+        raise UserError(f"split_seed: expected a whole number from 0 to below 2^32, got {split_seed!r}.")
+    if not isinstance(embedding_dim, Integral) or embedding_dim < 1:
+        raise UserError(f"embedding_dim: expected a whole number of at least 1, got {embedding_dim!r}.")
     if not isinstance(label_delay, Real) or not 0 <= label_delay < float("inf"):
         raise UserError(f"label_delay: expected seconds of at least 0, got {label_delay!r}.")
     if label_delay and protocol != "online":

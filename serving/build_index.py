@@ -36,7 +36,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     for name in ("--reviews", "--meta"):
         parser.add_argument(name, help="of Amazon, as for its training script")
     parser.add_argument(
-        *("--set",),
+        "--set",
         type=constant,
         action="append",
         default=[],

@@ -98,8 +98,8 @@ def test_what_could_not_be_meant_is_refused_in_a_line(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"split_seed": None}, "split_seed: expected a whole number of at least 0, got None"),
-        ({"split_seed": -1}, "split_seed: expected a whole number of at least 0, got -1"),
+        ({"split_seed": None}, "split_seed: expected a whole number from 0 to below 2^32, got None"),
+        ({"split_seed": -1}, "split_seed: expected a whole number from 0 to below 2^32, got -1"),
         ({"embedding_dim": 0}, "embedding_dim: expected a whole number of at least 1, got 0"),
         ({"label_delay": 5}, "label_delay: expected with the protocol online alone, got 5 under strict"),
         ({"label_delay": -5, "protocol": "online"}, "label_delay: expected seconds of at least 0, got -5"),
