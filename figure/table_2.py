@@ -9,8 +9,9 @@ SPLIT = {"paper": "random split", "strict": "random split", "temporal": "split b
 
 def draw_table_2(rows_of_protocol: dict[str, list[dict]], names: dict[str, str], path: Path) -> None:
     """Draw AUC of the rows of table 2, mean and standard deviation over seeds, beside the published AUC."""
-    every = [row for rows in rows_of_protocol.values() for row in rows]
-    models = list(dict.fromkeys(row["model"] for row in every))  # a protocol may lack some
+    # A protocol may lack some models: the fullest one has all in their order.
+    every = [row for rows in sorted(rows_of_protocol.values(), key=len, reverse=True) for row in rows]
+    models = list(dict.fromkeys(row["model"] for row in every))
     width = 2.5 + 3.6 * len(rows_of_protocol)
     figure, panels = subplots(1, len(rows_of_protocol), figsize=(width, 4), sharey=True, squeeze=False)
     for axes, (protocol, rows) in zip(panels[0], rows_of_protocol.items(), strict=True):
