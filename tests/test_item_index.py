@@ -513,6 +513,12 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path, place):
         create_index(tmp_path / place, form())
 
 
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match=r"file/index: expected a folder that an index can be written to, got"):
+        create_index(tmp_path / "file" / "index", form())
+
+
 def test_heads_are_mapped_to_be_read_alone_and_torch_takes_them_as_they_lie(index, recwarn):
     [segment] = index._snapshot.segments
     assert not segment.heads.flags.writeable

@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import logging
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ import pytest
 import uvicorn
 from served import trained
 
+from preprocessing.errors import UserError
 from preprocessing.movielens import read_movielens
 from serving.build_index import build_index
 from serving.export import export
@@ -92,6 +95,25 @@ def test_a_question_that_cannot_be_answered_is_refused_with_a_reason(port, quest
     status, answer = ask(port, question)
     assert status == 400
     assert reason in answer["error"]
+
+
+def test_a_client_that_hangs_up_within_its_question_leaves_no_traceback(port, monkeypatch):
+    told = []
+    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "error", lambda *words, **_: told.append(words))
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"POST /score HTTP/1.1\r\nHost: here\r\nContent-Length: 500\r\n\r\n{")
+    assert ask(port, {"user": USER, "top": 1})[0] == 200
+    time.sleep(0.2)
+    assert told == []
+
+
+@pytest.mark.parametrize("name", ["EXPORT", "INDEX"])
+def test_a_folder_that_is_not_named_is_asked_for(index, monkeypatch, name):
+    monkeypatch.setenv("EXPORT", str(index.folder.parent / "onnx"))
+    monkeypatch.setenv("INDEX", str(index.folder))
+    monkeypatch.delenv(name)
+    with pytest.raises(UserError, match=rf"\${name}: expected a folder, got none"):
+        application()
 
 
 def test_an_error_that_nobody_foresaw_does_not_end_the_looking_for_updates(port, index, monkeypatch):
