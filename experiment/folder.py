@@ -98,9 +98,8 @@ def ensure_temporary_folder(folder: Path) -> None:
 
 def check_run_folder(folder: str | Path) -> None:
     """Raise UserError where a folder holds no training run."""
-    if not str(folder) or not Path(folder).is_dir():
-        raise UserError(
-            f"{folder or '--run'}: expected the folder of a training run, got none; train first, or check the path."
-        )
+    name = str(folder) or "''"  # which Path would take for the working folder
+    if not Path(name).is_dir():
+        raise UserError(f"{name}: expected the folder of a training run, got none; train first, or check the path.")
     if not (Path(folder) / CHECKPOINT).is_file():
         raise UserError(f"{Path(folder) / CHECKPOINT}: expected a checkpoint, got no such file; train first.")

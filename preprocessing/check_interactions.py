@@ -13,22 +13,11 @@ import pandas as pd
 
 from preprocessing.encode import MeanField, MissingField, NumberField, SparseField, VarLenField, is_given, numbers_of
 from preprocessing.errors import UserError
-from preprocessing.space import Column, blocks
+from preprocessing.space import blocks
 from preprocessing.statistics import MEASURES, OTHER, Cross, Statistic
 
 if TYPE_CHECKING:
     from preprocessing.interactions import Fields, Interactions
-
-
-def in_their_order(values) -> np.ndarray | Column | None:
-    """Values of rows as an array, those of pandas by their places and not by their index."""
-    if values is None or isinstance(values, np.ndarray | Column):
-        return values
-    series = pd.Series(values)
-    if isinstance(series.dtype, pd.api.extensions.ExtensionDtype) and not series.hasnans:
-        dtype = getattr(series.dtype, "numpy_dtype", None)  # of Int64 and such, which else becomes one of objects
-        return series.to_numpy() if dtype is None else series.to_numpy(dtype)
-    return series.to_numpy()
 
 
 def check_settings(protocol: str, split_seed: int, embedding_dim: int, label_delay: float) -> None:

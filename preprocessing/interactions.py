@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from preprocessing import space
-from preprocessing.check_interactions import check_interactions, check_settings, in_their_order
+from preprocessing.check_interactions import check_interactions, check_settings
 from preprocessing.choices import BY_TIME, PROTOCOLS
 from preprocessing.earlier import Earlier
 from preprocessing.encode import FIRST_ID, CrossField, MeanField, MissingField, NumberField, TowerEncoder
@@ -73,10 +73,21 @@ class Interactions:
 
     def __post_init__(self):
         for name in ("user_of_row", "item_of_row", "labels", "times", "rows", "probabilities"):
-            setattr(self, name, in_their_order(getattr(self, name)))
+            setattr(self, name, _in_their_order(getattr(self, name)))
         self.context = {
             name: column if isinstance(column, Coded) else pd.Series(column) for name, column in self.context.items()
         }
+
+
+def _in_their_order(values) -> np.ndarray | Column | None:
+    """Values of rows as an array, those of pandas by their places and not by their index."""
+    if values is None or isinstance(values, np.ndarray | Column):
+        return values
+    series = pd.Series(values)
+    if isinstance(series.dtype, pd.api.extensions.ExtensionDtype) and not series.hasnans:
+        dtype = getattr(series.dtype, "numpy_dtype", None)  # of Int64 and such, which else becomes one of objects
+        return series.to_numpy() if dtype is None else series.to_numpy(dtype)
+    return series.to_numpy()
 
 
 def check_protocol(protocol: str) -> None:

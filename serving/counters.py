@@ -186,14 +186,15 @@ def _keys(arrays: dict[str, np.ndarray]) -> list:
 
 def _one_each(ids, name: str) -> np.ndarray | pd.Series | list | tuple:
     """Ids of one dimension, in whatever a person holds them; a single one is one of them."""
-    if pd.api.types.is_scalar(ids):
-        return [ids]
     if not isinstance(ids, np.ndarray | pd.Series | list | tuple):
+        if pd.api.types.is_scalar(ids):
+            return [ids]
         try:
             ids = pd.Series(ids)
         except (TypeError, ValueError) as error:
             raise UserError(f"user counters: expected {name} as ids, got {type(ids).__name__} ({error}).") from error
-    if np.ndim(ids if isinstance(ids, np.ndarray) else ids[:1]) != 1:  # of a list, by its first
+    is_nested = isinstance(ids[0], list | tuple | np.ndarray) if isinstance(ids, list | tuple) and ids else False
+    if is_nested or (isinstance(ids, np.ndarray) and ids.ndim != 1):
         raise UserError(f"user counters: expected {name} in one dimension, got {type(ids).__name__} of several.")
     return ids
 
