@@ -78,6 +78,7 @@ from dataclasses import replace
 
 from reproduction.bootstrap import update_bootstrap
 from reproduction.execute import describe, execute, expected_seconds
+from reproduction.figures import draw_groups, draw_latency, draw_protocol, draw_protocols
 from reproduction.folders import RUNS, collect, missing_runs
 from reproduction.latency import update_latency
 from reproduction.leaks import print_leaks
@@ -97,6 +98,7 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.table == "latency":
             update_latency(records, arguments.device)
             write_latency(records)
+            draw_latency(records)
             return EXIT_OK
         return _make_table(arguments, records, lock)
 
@@ -132,11 +134,16 @@ def _make_table(arguments: argparse.Namespace, records: Records, lock: int) -> i
         data_name = data_state(dataset, protocol).name
         if arguments.table == "ablation":
             write_ablation(records, dataset, protocol, data_name)
+            draw_groups(records, dataset, protocol, data_name)
             continue
         notices = update_bootstrap(dataset, protocol, records, arguments.settings)
         write_table_2(records, dataset, protocol, data_name, arguments.settings)
+        draw_protocol(records, dataset, protocol, data_name, arguments.settings)
         for notice in notices:
             print(notice)
+    if arguments.table == "2":
+        for dataset, data_name in {dataset: data_state(dataset, p).name for dataset, p in plan}.items():
+            draw_protocols(records, dataset, data_name, arguments.settings)
     if failed:
         print(f"{len(failed)} of {len(missing)} runs failed; the same command tries them again:", file=sys.stderr)
         for run in failed:

@@ -10,6 +10,7 @@ from preprocessing.choices import STATISTICS
 from reproduction.bootstrap import read_bootstrap
 from reproduction.latency import read_latency
 from reproduction.plans import (
+    ABLATION,
     BASE,
     LABEL_DELAYS,
     OF_PARTS,
@@ -21,7 +22,7 @@ from reproduction.plans import (
     variants_of,
 )
 from reproduction.records import RESULTS, Records
-from reproduction.runs import FIRST_SEED
+from reproduction.runs import FIRST_SEED, Run
 from reproduction.statistics import holm, mean_and_std, paired_p_value, relative_improvement
 
 Row = dict[str, object]
@@ -95,6 +96,26 @@ def ablation_rows(records: Records, dataset: str, protocol: str, group: str, dat
             of_set = [row for row in rows if row["statistics"] == name]
             _compare(of_set, of_variant, "lead", sign=1, key="variant", reference=f"{REFERENCE}: {name}")
     return rows
+
+
+def changed_rows(records: Records, dataset: str, protocol: str, data_name: str) -> dict[str, list[Row]]:
+    """The rows of each group of the ablation in which any is of another run than those of table 2.
+
+    Among the parts another model than IntTower counts as changed, too.
+    """
+    of_group = {}
+    for group in ABLATION:
+        rows = ablation_rows(records, dataset, protocol, group, data_name)
+        named = {row["variant"] for row in rows}
+        variants = [variant for variant in variants_of(dataset, group, protocol) if variant.name in named]
+        if any(
+            variant.tuned
+            or (group in OF_PARTS and variant.model != REFERENCE)
+            or variant.run(dataset, "strict").recorded() != Run(dataset, "strict", variant.model).recorded()
+            for variant in variants
+        ):
+            of_group[group] = rows
+    return of_group
 
 
 def delay_rows(rows: list[Row]) -> list[Row]:

@@ -15,6 +15,7 @@ from figure.architecture import draw_architecture
 from figure.pareto import pareto_front
 from preprocessing.choices import STATISTICS
 from reproduction.bootstrap import _made_of, _wanted, read_bootstrap, update_bootstrap
+from reproduction.figures import draw_groups, draw_latency, draw_protocol, draw_protocols
 from reproduction.formats import (
     DELAY_COLUMNS,
     PARTS_COLUMNS,
@@ -223,9 +224,11 @@ def test_the_pareto_front_holds_what_nothing_beats_in_both_time_and_auc():
 
 
 def test_every_table_and_figure_is_written(latency, capsys):
-    write_table_2(latency, "movielens", "strict", "movielens")
-    write_ablation(latency, "movielens", "strict", "movielens")
+    for make in (write_table_2, draw_protocol, write_ablation, draw_groups):
+        make(latency, "movielens", "strict", "movielens")
+    draw_protocols(latency, "movielens", "movielens")
     write_latency(latency)
+    draw_latency(latency)
     folder = latency.folder
     files = {
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in (".md", ".csv", ".png")
@@ -294,12 +297,12 @@ def test_auc_by_a_users_earlier_rows_is_the_mean_over_seeds_of_parts_that_have_o
 
 
 def test_the_figures_of_online_have_a_line_for_each_model_and_a_place_for_labels_that_never_come(live, monkeypatch):
-    [axes] = panels(lambda: write_ablation(live, "movielens", "online", "movielens"), monkeypatch, figure.live)
+    [axes] = panels(lambda: draw_groups(live, "movielens", "online", "movielens"), monkeypatch, figure.live)
     assert [text.get_text() for text in axes.get_xticklabels()] == [*LABEL_DELAYS, "never"]
     lines = {container.get_label(): container.lines[0].get_ydata() for container in axes.containers}
     assert lines["DCN"] == pytest.approx([0.871, 0.861, 0.851])
     assert lines[NAMES.get("IntTower", "IntTower")] == pytest.approx([0.881, 0.871, 0.861, 0.83])
-    [axes] = panels(lambda: write_table_2(live, "movielens", "online", "movielens"), monkeypatch, figure.live)
+    [axes] = panels(lambda: draw_protocol(live, "movielens", "online", "movielens"), monkeypatch, figure.live)
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0\n(0.1k)", "1+\n(0.9k)"]
 
 
@@ -328,6 +331,7 @@ def test_an_ablation_without_a_panel_draws_nothing(records, tmp_path):
     [released] = ABLATION["released"]
     records.add(record_of(released.run("movielens", "temporal"), 0.8, **REST))
     write_ablation(records, "movielens", "temporal", "movielens")
+    draw_groups(records, "movielens", "temporal", "movielens")
     assert (records.folder / "movielens" / "ablation_released_temporal.md").exists()
     assert not (records.folder / "figure").exists()
 
@@ -342,7 +346,7 @@ def test_the_parts_are_compared_with_the_whole_model_only_where_it_is_there(tmp_
 def test_the_same_records_give_the_same_figure(latency, tmp_path):
     images = []
     for _ in range(2):
-        write_latency(latency)
+        draw_latency(latency)
         images.append((latency.folder / "figure" / "auc_against_time.png").read_bytes())
     assert images[0] == images[1]
     draw_architecture(tmp_path / "architecture.png")
@@ -358,6 +362,7 @@ def test_the_tuned_table_is_of_the_models_that_were_searched_and_apart_from_the_
     before = as_csv(table_2_rows(records, "movielens", "strict"))
     records.add(record_of(runs["DSSM"], 0.89, **REST))
     write_table_2(records, "movielens", "strict", "movielens", TUNED)
+    draw_protocols(records, "movielens", "movielens", TUNED)
     [row] = table_2_rows(records, "movielens", "strict", settings=TUNED)  # without IntTower there is no lead
     assert (row["model"], row["auc"], row["trials"], row["seeds"]) == ("DSSM", 0.89, 7, 1)
     assert as_csv(table_2_rows(records, "movielens", "strict")) == before
