@@ -208,7 +208,11 @@ def test_a_trial_that_is_stopped_goes_on_as_if_it_had_never_been(study, tmp_path
         patched.setattr(optuna.Trial, "report", stop_at_the_second_epoch)
         with pytest.raises(Interrupted):
             make_trial(arguments_of(study, tmp_path / "0", 20))
+    stopped = shutil.copytree(tmp_path / "0", tmp_path / "1")
     assert without_clock(trial_of(study, tmp_path / "0")) == without_clock(whole)
+    # A longer training that was stopped leaves its checkpoint to the next trial of a search that gets more of them.
+    study.add(whole)
+    assert without_clock(trial_of(study, stopped)) == without_clock(trial_of(study, tmp_path / "anew"))
 
 
 def test_settings_that_break_a_training_are_a_failed_trial(study, tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from tuning.space import as_json, as_settings, own_course, space_of
 TRIALS = PROJECT / "runs" / "tune"
 NEEDED = ("number", "times", "state", "parameters", "settings", "valid_auc", "history", "seconds", "made_of")
 RESULT = "trial.json"  # in the folder of a trial that has ended
+ASKED = "asked.json"  # there, what is trained
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 # What a trial is trained with beside what is searched, the same for every model.
 FIXED = {"lr_schedule": "cosine", "warmup": 0.1, "average_decay": 0.0}

@@ -43,10 +43,12 @@ from model import model_class
 from preprocessing.errors import is_out_of_memory
 from preprocessing.files import write_atomically
 from reproduction.runs import kind_of_device, load
+from training import CHECKPOINT
 from training.errors import NonFiniteLoss
 from training.generators import seed_everything
 from tuning.space import as_settings, defaults_of, even_draws, space_of
 from tuning.study import (
+    ASKED,
     COMPLETE,
     EVEN_DRAWS,
     FAILED,
@@ -98,6 +100,17 @@ def ask(study: Study, trials: list[dict]) -> optuna.Trial:
     return replayed.ask(space)
 
 
+def forget_another(folder: Path, asked: str) -> None:
+    """Remove the checkpoint in a trial's folder where it is not of what is asked.
+
+    A longer training that was stopped has the number of the next trial of a search that then gets more of them.
+    """
+    path = folder / ASKED
+    if not path.exists() or path.read_text() != asked:
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        write_atomically(path, asked.encode())
+
+
 def main(arguments: argparse.Namespace) -> None:
     """Ask, train, leave the record."""
     start = time.monotonic()
@@ -112,7 +125,9 @@ def main(arguments: argparse.Namespace) -> None:
     else:
         trial, (best, times) = None, trainings_after(trials, study.own_course)[0]
         parameters, chosen = best["parameters"], best["settings"]
-    print(json.dumps(chosen | {"times": times}), flush=True)
+    asked = json.dumps(chosen | {"times": times})
+    print(asked, flush=True)
+    forget_another(arguments.folder, asked)
     settings = study.run(chosen, times).settings()
     settings.device, settings.resume = arguments.device, True
     data = replace(load(study.dataset, study.protocol), embedding_dim=settings.embedding_dim)
