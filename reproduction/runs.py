@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from experiment.code_version import PROJECT, code_version
 from experiment.flags import as_flag
-from experiment.settings import UNTUNED, model_fields, taken_fields
+from experiment.model_settings import model_fields, taken_fields
+from experiment.settings import UNTUNED
 from model import model_class
 from preprocessing.choices import PROTOCOLS
 from preprocessing.sources import DATA_FOLDER, ENVIRONMENT_VARIABLE

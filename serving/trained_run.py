@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from experiment.folder import ENCODERS
-from experiment.settings import LATER, taken_fields
+from experiment.model_settings import taken_fields
+from experiment.settings import LATER
 from model import MODELS, model_class
 from preprocessing.encode import TowerEncoder, load_encoders
 from preprocessing.errors import UserError, is_out_of_memory

@@ -9,7 +9,7 @@ from models import ALL_COLUMNS, item_columns, random_features, random_labels, sp
 from torch import Tensor, nn
 from torch.nn import functional
 
-from experiment.settings import taken_fields
+from experiment.model_settings import taken_fields
 from model import deepctr, model_class
 from model.deepctr import RANKING_MODELS, DeepCTR, adapt, deepctr_column
 from preprocessing.errors import UserError

@@ -12,7 +12,8 @@ import pytest
 from experiment.command import read_settings, run_script
 from experiment.flags import changed as default_changed
 from experiment.flags import flag_name, levels, option
-from experiment.settings import LATER, TrainingSettings, model_fields, parse_settings, taken_fields
+from experiment.model_settings import model_fields, taken_fields
+from experiment.settings import LATER, TrainingSettings, parse_settings
 from model import MODELS, model_class
 from model.choices import parse_levels
 from model.estimator import Estimator

@@ -17,7 +17,8 @@ import optuna
 import pytest
 from shell import assert_refused, copy_of_the_project, environment, run
 
-from experiment.settings import model_fields, parse_settings, taken_fields
+from experiment.model_settings import model_fields, taken_fields
+from experiment.settings import parse_settings
 from experiment.tuned import FOUND, tuned_settings
 from model import model_class
 from preprocessing.command import EXIT_INTERRUPTED
