@@ -21,6 +21,18 @@ from model.choices import (
 )
 from preprocessing.errors import UserError
 
+# Settings that have no effect beside these values of another.
+IDLE_BESIDE = {
+    "cir_temperature": ("cir_weight", [0.0]),
+    "user_head": ("interaction", ["dot"]),
+    "item_head": ("interaction", ["dot"]),
+    "field_dim": ("interaction", ["dot"]),
+    "fe_scale": ("interaction", ["dot"]),
+    "light_se_residual": ("reweighting", ["senet", "none"]),
+    "initial_temperature": ("similarity", ["paper", "dot"]),
+    "generator_loss": ("generator_weight", [0.0]),
+}
+
 
 @dataclass
 class ModelSettings:
@@ -119,6 +131,15 @@ class ModelSettings:
                     "leave it out (a --preset may have set it), or choose a model that has it with --model."
                 )
         return {option_name: _plain(getattr(self, name)) for name, option_name in taken.items()}
+
+    def idle(self, model: type) -> dict[str, str]:
+        """The settings of a model that have no effect, and the flag beside which they have none."""
+        taken = taken_fields(model)
+        return {
+            name: as_flag(other, getattr(self, other))
+            for name, (other, values) in IDLE_BESIDE.items()
+            if {name, other} <= taken.keys() and getattr(self, other) in values
+        }
 
     def defaults(self) -> dict:
         """What every setting is where nobody chose it; a script may have its own."""

@@ -180,13 +180,23 @@ class TrainingSettings(ModelSettings):
     def choose_model(self, imported: type) -> type:
         """The class that --model names, else the one that the script imports, whose name is then this setting.
 
-        Takes what a search found for that model, where it is to be taken, and says so. Raises UserError where nothing
-        was found and --preset tuned asks for it.
+        Takes what a search found for that model, where it is to be taken, and says so, as it says which flags have no
+        effect. Raises UserError where nothing was found and --preset tuned asks for it.
         """
         chosen = imported if self.model in (None, imported.__name__) else model_class(self.model)
         self.model = chosen.__name__
-        if not self._takes_search:
-            return chosen
+        if self._takes_search:
+            self._take_what_was_found()
+        if self._chosen:
+            self._tell_idle(chosen)
+        return chosen
+
+    def _tell_idle(self, model: type) -> None:
+        for name, other in self.idle(model).items():
+            if name in self._chosen:
+                print(f"{as_flag(name, getattr(self, name))}: has no effect with {other}.")
+
+    def _take_what_was_found(self) -> None:
         found = tuned_settings(self.TUNED, self.protocol).get(self.model, {})
         if self._needs_search and not found:
             raise _not_searched(self.TUNED, self.protocol, self.model)
@@ -200,7 +210,6 @@ class TrainingSettings(ModelSettings):
             print(f"settings that a search found for {self.model} (--preset {UNTUNED}: without them): {flags}")
         self._takes_search = False
         self.check()  # together with the flags
-        return chosen
 
     def take_search(self, required: bool) -> None:
         """Have `choose_model` take what a search found, but for what flags chose; `required`: there must be some."""

@@ -12,7 +12,7 @@ import pytest
 from experiment.command import read_settings, run_script
 from experiment.flags import changed as default_changed
 from experiment.flags import flag_name, levels, option
-from experiment.model_settings import model_fields, taken_fields
+from experiment.model_settings import IDLE_BESIDE, ModelSettings, model_fields, taken_fields
 from experiment.settings import LATER, TrainingSettings, parse_settings
 from model import MODELS, model_class
 from model.choices import parse_levels
@@ -442,3 +442,34 @@ def test_a_setting_that_came_later_is_recorded_where_it_is_in_use():
     recorded = settings.recorded(model_class("IntTower"))
     assert recorded["prior_bias"] is True
     assert LATER.keys() & recorded.keys() == {"prior_bias"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--interaction dot --user-head 8", "--user-head 8: has no effect with --interaction dot.\n"),
+        ("--cir-temperature .2 --cir-weight 0", "--cir-temperature 0.2: has no effect with --cir-weight 0.0.\n"),
+        (
+            "--reweighting none --no-light-se-residual",
+            "--no-light-se-residual: has no effect with --reweighting none.\n",
+        ),
+        ("--model HIT --user-head 8", ""),  # whose heads always count
+        ("--model DSSM --similarity dot --initial-temperature .2", "with --similarity dot.\n"),
+        ("--interaction dot --cir-weight 0", ""),  # what nobody chose is not spoken of
+        ("--user-head 8 --cir-temperature .2", ""),
+    ],
+)
+def test_a_flag_that_has_no_effect_beside_another_is_told(flags, told, capsys):
+    parse(*flags.split(), settings=TrainingSettings).choose_model(IntTower)
+    printed = capsys.readouterr().out
+    assert printed.endswith(told)
+    assert bool(printed) is bool(told)
+
+
+def test_what_has_no_effect_beside_another_is_named_by_settings_that_are_there():
+    fields = ModelSettings.__dataclass_fields__
+    for name, (other, values) in IDLE_BESIDE.items():
+        assert fields[name].default is not None
+        for value in values:
+            assert type(value) is type(fields[other].default)
+            assert value in fields[other].metadata.get("choices", [value])
