@@ -126,7 +126,8 @@ RELEASED = [Variant("the released script's setting", seeds=1, preset="released")
 # What small data wanted, a step at a time, and what was tried besides. A step names every setting, so that the defaults
 # of a dataset's script have no say in it.
 _AS_ON_MOVIELENS = dict(
-    prior_bias=False, l2_embedding=1e-5, user_id_dropout=0.0, item_id_dropout=0.0, lr=1e-3, statistics="means"
+    **dict(prior_bias=False, l2_embedding=1e-5, user_id_dropout=0.0, item_id_dropout=0.0, lr=1e-3),
+    **dict(statistics="means", average_decay=0.0),
 )
 _STEPS = {
     "as on MovieLens": {},
@@ -157,18 +158,25 @@ def _measures(model: str) -> list[Variant]:
 
 
 MEASURES = [variant for model in (REFERENCE, BASE, "DCN") for variant in _measures(model)]
+_ALL_STARTS = dict(statistics="means", average_decay=0.0)
 _STARTS = {
-    "sum of MaxSims, bias 0": dict(fe_scale="sum", prior_bias=False, statistics="means"),
-    "mean of MaxSims, bias at the prior": dict(fe_scale="mean", prior_bias=True, statistics="means"),
+    "sum of MaxSims, bias 0": dict(fe_scale="sum", prior_bias=False) | _ALL_STARTS,
+    "mean of MaxSims, bias at the prior": dict(fe_scale="mean", prior_bias=True) | _ALL_STARTS,
 }
 _LARGE = dict(user_head=32, item_head=32, field_dim=64, epochs=HEAD_EPOCHS)
 START = [
     *(_variant(name, seeds=1, **start) for name, start in _STARTS.items()),
     *(_variant(f"32 x 64 heads, {HEAD_EPOCHS} epochs: {n}", seeds=1, **_LARGE, **s) for n, s in _STARTS.items()),
 ]
-# What is made of labels, all else as under strict.
+# What is made of labels, all else as under strict, without an average of the weights.
 STATISTICS_SETS = [
-    Variant(f"{NAMES.get(model, model)}: {name}", (("statistics", name),), model, seeds=1, by_protocol=False)
+    Variant(
+        f"{NAMES.get(model, model)}: {name}",
+        (("statistics", name), ("average_decay", 0.0)),
+        model,
+        seeds=1,
+        by_protocol=False,
+    )
     for model in ("StatisticsLR", BASE, "DCN", REFERENCE)
     for name in STATISTICS
 ]

@@ -163,7 +163,7 @@ def test_stopped_by_a_signal_it_says_how_to_go_on(sample_folder, tmp_path):
     assert "Run the same command with --resume to go on." in log.read_text()
 
 
-def test_where_nobody_reads_what_it_prints_the_runs_are_saved_and_it_ends_quietly(finished, sample_folder, tmp_path):
+def test_where_nobody_reads_what_it_prints_it_records_what_was_made_and_ends_quietly(finished, sample_folder, tmp_path):
     project = copy_of_the_project(tmp_path / "project")
     command = (*TABLE, "--models", "LR", "DSSM", "--seeds", "1", "--jobs", "1")
     process = start("reproduce.py", *command, folder=project, env=environment(INTTOWER_DATA=str(sample_folder)))
@@ -173,8 +173,6 @@ def test_where_nobody_reads_what_it_prints_the_runs_are_saved_and_it_ends_quietl
     assert process.wait() == EXIT_BROKEN_PIPE
     [first] = records(project)  # of the run whose line nobody read
     assert first == next(record for record in records(finished[0]) if record["model"] == first["model"])
-    assert reproduce(project, sample_folder, *command).returncode == 0
-    assert records(project) == [record for record in records(finished[0]) if record["seed"] == 1023]
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_made(finished, sample_folder, tmp_path):
