@@ -10,7 +10,9 @@ from statistics import median
 
 from tqdm import tqdm
 
+from experiment.tuned import tuned_settings
 from reproduction.folders import RUNS, record_in_folder, run_folder
+from reproduction.plans import SEARCH_OF
 from reproduction.processes import (
     LOG,
     log_lines,
@@ -22,7 +24,7 @@ from reproduction.processes import (
     time_left,
 )
 from reproduction.records import Records
-from reproduction.runs import Run
+from reproduction.runs import DATA_NAMES, Run
 from training import CHECKPOINT
 
 POLL_SECONDS = 0.5
@@ -104,9 +106,15 @@ def execute(runs: list[Run], records: Records, jobs: int, device: str, lock: int
 
 
 def describe(run: Run) -> str:
-    """A run in a line."""
-    changes = "".join(f", {name} {value}" for name, value in run.changes)
-    return f"{run.dataset} {run.protocol} {run.model} seed {run.seed}{changes}"
+    """A run in a line; settings that a search found are not listed one by one."""
+    changes, words = dict(run.changes), []
+    found = tuned_settings(DATA_NAMES.get(run.dataset, run.dataset), run.protocol)
+    of_model = found.get(SEARCH_OF.get(run.model, run.model))
+    if of_model and of_model.keys() <= changes.keys():
+        words = ["as found"]
+        changes = {name: value for name, value in changes.items() if of_model.get(name) != value}
+    words += [f"{name} {value}" for name, value in changes.items()]
+    return ", ".join([f"{run.dataset} {run.protocol} {run.model} seed {run.seed}", *words])
 
 
 def _result(record: dict) -> str:

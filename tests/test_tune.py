@@ -24,7 +24,8 @@ from model import model_class
 from preprocessing.command import EXIT_INTERRUPTED
 from preprocessing.errors import UserError
 from reproduction import runs
-from reproduction.plans import SEARCHED, TUNED, table_2_runs
+from reproduction.execute import describe
+from reproduction.plans import SEARCHED, TUNED, table_2, table_2_runs
 from reproduction.runs import DATA_NAMES, SOURCES, Run, script, settings_of
 from training.errors import Interrupted
 from tuning.output import best_so_far, write_found
@@ -273,6 +274,15 @@ def test_what_was_found_is_taken_by_the_scripts_and_by_the_table(monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_run_of_what_was_found_is_told_by_what_differs_from_it():
+    [found] = table_2("movielens", "strict", ["IntTower"], 1, TUNED)
+    assert describe(found) == "movielens strict IntTower seed 1023, as found"
+    changed = replace(found, changes=(*found.changes, ("cir_weight", 0.0)))
+    assert describe(changed) == "movielens strict IntTower seed 1023, as found, cir_weight 0.0"
+    alone = replace(found, changes=(("cir_weight", 0.0),))
+    assert describe(alone) == "movielens strict IntTower seed 1023, cir_weight 0.0"
+
+
 def test_what_was_found_is_what_the_records_say(tmp_path):
     shutil.copytree(FOUND, tmp_path / "tuned")
     searches = {f"{DATA_NAMES[d]}-{protocol}": (d, protocol) for d in DATA_NAMES for protocol in SOURCES[d].protocols}
