@@ -78,7 +78,7 @@ from dataclasses import replace
 
 from reproduction.bootstrap import update_bootstrap
 from reproduction.execute import describe, execute, expected_seconds
-from reproduction.figures import draw_groups, draw_latency, draw_protocol, draw_protocols
+from reproduction.figures import draw_across_protocols, draw_groups, draw_latency, draw_protocol
 from reproduction.folders import RUNS, collect, missing_runs
 from reproduction.latency import update_latency
 from reproduction.leaks import print_leaks
@@ -143,7 +143,7 @@ def _make_table(arguments: argparse.Namespace, records: Records, lock: int) -> i
             print(notice)
     if arguments.table == "2":
         for dataset, data_name in {dataset: data_state(dataset, p).name for dataset, p in plan}.items():
-            draw_protocols(records, dataset, data_name, arguments.settings)
+            draw_across_protocols(records, dataset, data_name, arguments.settings)
     if failed:
         print(f"{len(failed)} of {len(missing)} runs failed; the same command tries them again:", file=sys.stderr)
         for run in failed:

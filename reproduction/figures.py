@@ -24,7 +24,7 @@ def folder_of(records: Records) -> Path:
     return PROJECT / "figure" if records.folder.resolve() == RESULTS else records.folder / "figure"
 
 
-def draw_protocols(records: Records, dataset: str, data_name: str, settings: str = OWN) -> None:
+def draw_across_protocols(records: Records, dataset: str, data_name: str, settings: str = OWN) -> None:
     """AUC of table 2, a panel for each protocol that compares models."""
     every = {p: rows for p in PROTOCOLS if (rows := table_2_rows(records, dataset, p, data_name, settings))}
     compared = {p: rows for p, rows in every.items() if len(rows) > 1} or every

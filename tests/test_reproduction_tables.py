@@ -15,7 +15,7 @@ from figure.architecture import draw_architecture
 from figure.pareto import pareto_front
 from preprocessing.choices import STATISTICS
 from reproduction.bootstrap import _made_of, _wanted, read_bootstrap, update_bootstrap
-from reproduction.figures import draw_groups, draw_latency, draw_protocol, draw_protocols
+from reproduction.figures import draw_across_protocols, draw_groups, draw_latency, draw_protocol
 from reproduction.formats import (
     DELAY_COLUMNS,
     PARTS_COLUMNS,
@@ -226,7 +226,7 @@ def test_the_pareto_front_holds_what_nothing_beats_in_both_time_and_auc():
 def test_every_table_and_figure_is_written(latency, capsys):
     for make in (write_table_2, draw_protocol, write_ablation, draw_groups):
         make(latency, "movielens", "strict", "movielens")
-    draw_protocols(latency, "movielens", "movielens")
+    draw_across_protocols(latency, "movielens", "movielens")
     write_latency(latency)
     draw_latency(latency)
     folder = latency.folder
@@ -362,7 +362,7 @@ def test_the_tuned_table_is_of_the_models_that_were_searched_and_apart_from_the_
     before = as_csv(table_2_rows(records, "movielens", "strict"))
     records.add(record_of(runs["DSSM"], 0.89, **REST))
     write_table_2(records, "movielens", "strict", "movielens", TUNED)
-    draw_protocols(records, "movielens", "movielens", TUNED)
+    draw_across_protocols(records, "movielens", "movielens", TUNED)
     [row] = table_2_rows(records, "movielens", "strict", settings=TUNED)  # without IntTower there is no lead
     assert (row["model"], row["auc"], row["trials"], row["seeds"]) == ("DSSM", 0.89, 7, 1)
     assert as_csv(table_2_rows(records, "movielens", "strict")) == before
