@@ -21,7 +21,7 @@ class Settings(TrainingSettings):
     """The common settings (experiment/settings.py), those of these data, and what other values the data want.
 
     Epochs, patience and heads are the released script's. The last seven were chosen on Beauty's validation rows, since
-    users of five reviews are learned by heart within an epoch (docs/beyond_movielens.md); so were statistics
+    users of five reviews are learned by heart within an epoch (docs/small_data.md); so were statistics
     (docs/live.md).
     """
 

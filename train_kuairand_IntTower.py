@@ -21,7 +21,7 @@ from preprocessing.sources import CACHE_FOLDER, kuairand_files
 class Settings(TrainingSettings):
     """The common settings (experiment/settings.py), those of these data, and what other values the data want.
 
-    The last seven were chosen on validation rows (docs/beyond_movielens.md, docs/live.md).
+    The last seven were chosen on validation rows (docs/small_data.md, docs/live.md).
     """
 
     label: str = option("is_click", "the column of the logs that is to be predicted", choices=KUAIRAND_LABELS)
