@@ -32,6 +32,7 @@ from training import CHECKPOINT
 from training.device import resolve_device
 from training.distributed import gather_objects, num_processes
 from training.metrics import evaluate
+from training.progress import Progress
 from training.schedule import cosine
 from training.trainer import ROWWISE_ADAGRAD, Trainer
 
@@ -109,6 +110,7 @@ def make_trainer(settings: TrainingSettings, data: Dataset, model: nn.Module, fo
         print(f"on all {num_processes()} processes, trained by {ROWWISE_ADAGRAD}: {', '.join(trainer.sharded)}")
     if settings.resume and (folder / CHECKPOINT).exists():
         trainer.restore()  # refuses another run's checkpoint
+        refuse_a_longer_run(trainer.progress, settings, folder)
         if is_first_process():
             write_atomically(folder / ENCODERS, encoders)  # they may be missing, or of a run that was killed
     begun = {"rows": [len(data.train), len(data.valid), len(data.test)], "progress": vars(trainer.progress)}
@@ -118,6 +120,25 @@ def make_trainer(settings: TrainingSettings, data: Dataset, model: nn.Module, fo
             f"{folder}: expected the same data, settings and checkpoint for all processes, got others; share it."
         )
     return trainer
+
+
+def refuse_a_longer_run(progress: Progress, settings: TrainingSettings, folder: Path) -> None:
+    """Raise UserError where the checkpoint's run would have ended sooner with the --epochs and --patience given here.
+
+    Its record would name them all the same.
+    """
+    best_auc, no_better = -1.0, 0
+    for row in progress.history:
+        no_better = 0 if row["valid_auc"] > best_auc else no_better + 1
+        best_auc = max(best_auc, row["valid_auc"])
+        # A validation within an epoch, of which the history does not tell, may have been better.
+        lost_patience = no_better >= settings.patience and not settings.validate_every
+        trained_on = row["epoch"] < progress.epoch or progress.batch > 0
+        if (row["epoch"] >= settings.epochs or lost_patience) and trained_on:
+            raise UserError(
+                f"{folder}: --epochs {settings.epochs} and --patience {settings.patience} end after epoch "
+                f"{row['epoch']}, and the run there has trained beyond it; give larger ones, or another --output."
+            )
 
 
 def _train(settings: TrainingSettings, data: Dataset, model: nn.Module, folder: Path) -> dict:

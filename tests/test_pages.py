@@ -41,7 +41,7 @@ SHORTER = {
     "preprocessing.sample": ["--rows", "20000", "--users", "500", "--items", "200"],
     "benchmark.beyond_memory": ["--rows", "5000", "--times", "2"],
     "benchmark.full_size": ["--steps", "1", "--rounds", "1"],
-    "benchmark.training_speed": ["--steps", "1"],
+    "benchmark.training_speed": ["--steps", "1", "--batch-size", "64"],
     "benchmark.time_to_auc": ["--seeds", "1", "--configurations", "DCN, quick"],
     "benchmark.decoupled_evaluation": ["--repeats", "1"],
     "benchmark.deepctr_speed": ["--repeats", "1", "--steps", "1", "--models", "DCN"],
@@ -53,7 +53,7 @@ SHORTER = {
     ],
     "benchmark.serving_latency": [
         *("--candidates", "100", "--rounds", "1", "--seconds", "0.2", "--items", "500", "--threads", "1"),
-        *("--models", "IntTower 4 x 16", "DSSM, ONNX", "DCN"),
+        *("--models", "DSSM, ONNX", "DCN"),
     ],
     "benchmark.quantisation": [],
     "benchmark.catalogue": ["--items", "5000", "--rounds", "1"],

@@ -1,9 +1,9 @@
 """A whole run: what it does on the sample that stands in for real data, and for TensorBoard."""
 
-import dataclasses
 import errno
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,14 +14,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train_movielens_IntTower
 from experiment.command import run_script
 from experiment.record import EARLIER_ROWS
+from experiment.run import refuse_a_longer_run
 from experiment.settings import ON_SAMPLE
 from figure.learning_curve import draw_learning_curve
 from figure.style import subplots
 from preprocessing import sources
+from preprocessing.errors import UserError
 from preprocessing.movielens import as_interactions, read_movielens
 from preprocessing.sources import stands_in
 from train_movielens_IntTower import Settings
 from training.metrics import auc
+from training.progress import Progress
 
 QUICK = (
     "--epochs",
@@ -64,6 +67,27 @@ def test_without_the_package_the_flag_is_refused_before_data_are_read(monkeypatc
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = run("train_movielens_IntTower.py", "--tensorboard")
     assert_refused(result, "--tensorboard: expected the package tensorboard, got none; pip install -r requirements")
+
+
+@pytest.mark.parametrize(
+    ("changes", "batch", "after"),
+    [
+        ({"epochs": 3, "patience": 2}, 0, None),  # where it stands
+        ({"epochs": 2}, 0, 2),
+        ({"epochs": 3}, 7, 3),
+        ({"patience": 1}, 0, 2),
+        ({"patience": 2}, 7, 3),
+        ({"patience": 2, "validate_every": 20}, 7, None),  # what came within an epoch may have been better
+    ],
+)
+def test_a_run_is_not_resumed_with_settings_by_which_it_would_have_ended_sooner(changes, batch, after, tmp_path):
+    history = [{"epoch": number, "valid_auc": auc} for number, auc in ((1, 0.7), (2, 0.6), (3, 0.65))]
+    progress, settings = Progress(epoch=3, batch=batch, history=history), replace(Settings(), **changes)
+    if after is None:
+        refuse_a_longer_run(progress, settings, tmp_path)
+    else:
+        with pytest.raises(UserError, match=f"end after epoch {after}, and the run there has trained beyond it"):
+            refuse_a_longer_run(progress, settings, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +196,7 @@ def test_a_model_is_named_by_its_flag_or_imported_by_the_script():
         pass
 
     assert Settings().choose_model(Own) is Own
-    settings = dataclasses.replace(Settings(), model="DSSM")
+    settings = replace(Settings(), model="DSSM")
     assert settings.choose_model(Own).__name__ == settings.model == "DSSM"
 
 

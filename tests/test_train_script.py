@@ -160,6 +160,7 @@ def test_resuming_a_finished_run_with_more_epochs_goes_on(finished, sample_folde
     ("has_record", "arguments", "fragments"),
     [
         (True, (), ("--overwrite", "--resume")),
+        (True, ("--resume", "--epochs", "1"), ("--epochs 1 and --patience 5 end after epoch 1, and the run there",)),
         (True, ("--resume", "--field-dim", "8"), ("field_dim is 16 there, 8 here",)),
         (True, ("--resume", "--model", "DSSM"), ("another run: model is 'IntTower' there, 'DSSM' here",)),
         (False, ("--resume", "--user-head", "2"), ("user_head is 4 there, 2 here",)),
