@@ -32,6 +32,8 @@ IDLE_BESIDE = {
     "initial_temperature": ("similarity", ["paper", "dot"]),
     "generator_loss": ("generator_weight", [0.0]),
 }
+# Settings of the loop and the tables that a model without embeddings has no use for.
+IDLE_FOR = {"LR": ["embedding_dim"], "StatisticsLR": ["embedding_dim", "l2_embedding"]}
 
 
 @dataclass
@@ -133,13 +135,14 @@ class ModelSettings:
         return {option_name: _plain(getattr(self, name)) for name, option_name in taken.items()}
 
     def idle(self, model: type) -> dict[str, str]:
-        """The settings of a model that have no effect, and the flag beside which they have none."""
+        """The settings that have no effect on a model, and the flag beside which they have none."""
         taken = taken_fields(model)
-        return {
+        beside = {
             name: as_flag(other, getattr(self, other))
             for name, (other, values) in IDLE_BESIDE.items()
             if {name, other} <= taken.keys() and getattr(self, other) in values
         }
+        return beside | dict.fromkeys(IDLE_FOR.get(model.__name__, ()), f"--model {model.__name__}")
 
     def defaults(self) -> dict:
         """What every setting is where nobody chose it; a script may have its own."""

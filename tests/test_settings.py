@@ -8,11 +8,12 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+from torch import nn
 
 from experiment.command import read_settings, run_script
 from experiment.flags import changed as default_changed
 from experiment.flags import flag_name, levels, option
-from experiment.model_settings import IDLE_BESIDE, ModelSettings, model_fields, taken_fields
+from experiment.model_settings import IDLE_BESIDE, IDLE_FOR, ModelSettings, model_fields, taken_fields
 from experiment.settings import LATER, TrainingSettings, parse_settings
 from model import MODELS, model_class
 from model.choices import parse_levels
@@ -21,6 +22,7 @@ from model.IntTower import IntTower
 from model.lr import LR
 from preprocessing.command import EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, EXIT_USER_ERROR
 from preprocessing.errors import UserError
+from preprocessing.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
 from train_alibaba_IntTower import PRESETS as ALIBABA_PRESETS
 from train_alibaba_IntTower import Settings as AlibabaSettings
 from train_movielens_IntTower import PRESETS
@@ -455,6 +457,9 @@ def test_a_setting_that_came_later_is_recorded_where_it_is_in_use():
         ),
         ("--model HIT --user-head 8", ""),  # whose heads always count
         ("--model DSSM --similarity dot --initial-temperature .2", "with --similarity dot.\n"),
+        ("--model LR --embedding-dim 8", "--embedding-dim 8: has no effect with --model LR.\n"),
+        ("--model LR --l2-embedding 1", ""),  # of its weights
+        ("--model StatisticsLR --l2-embedding 1", "--l2-embedding 1.0: has no effect with --model StatisticsLR.\n"),
         ("--interaction dot --cir-weight 0", ""),  # what nobody chose is not spoken of
         ("--user-head 8 --cir-temperature .2", ""),
     ],
@@ -464,6 +469,18 @@ def test_a_flag_that_has_no_effect_beside_another_is_told(flags, told, capsys):
     printed = capsys.readouterr().out
     assert printed.endswith(told)
     assert bool(printed) is bool(told)
+
+
+@pytest.mark.parametrize("model", IDLE_FOR)
+def test_what_has_no_effect_on_a_model_changes_nothing_of_it(model):
+    shapes = []
+    for dim in (4, 8):
+        users, items = [SparseFeat("u", 5, dim), DenseFeat("m")], [VarLenSparseFeat(SparseFeat("g", 4, dim), 3)]
+        built = model_class(model).from_columns(users, items)
+        shapes.append({name: value.shape for name, value in built.state_dict().items()})
+    assert shapes[0] == shapes[1]
+    has_embeddings = any(isinstance(module, nn.Embedding) for module in built.modules())
+    assert has_embeddings is ("l2_embedding" not in IDLE_FOR[model])
 
 
 def test_what_has_no_effect_beside_another_is_named_by_settings_that_are_there():
