@@ -38,11 +38,12 @@ def update_bootstrap(
                 logits[model, seed] = scores
     # A search may end at a script's own settings: an interval is of its records, whichever table it was made for.
     others = [line for other in SUFFIX if other != settings for line in read_json_lines(path.with_name(_file(other)))]
-    current = {
-        line["model"]: line
+    known = [
+        line
         for line in [*others, *lines]
         if line["protocol"] == protocol and line["made_of"] == _made_of(line, by_seed)
-    }
+    ]
+    current = {line["model"]: line for line in sorted(known, key=lambda line: ("lead" in line, len(line["seeds"])))}
     wanted = _wanted(by_seed, logits, current)
     if wanted:
         seeds_of_all = {seed for seeds in wanted.values() for seed in seeds}

@@ -149,6 +149,12 @@ def test_an_interval_is_that_of_its_records_whichever_table_they_stand_in(record
     monkeypatch.setattr("reproduction.bootstrap.table_2_runs", lambda *arguments: runs)
     update_bootstrap("movielens", "strict", records, TUNED, tmp_path)
     assert read_bootstrap(records, "movielens", "strict", TUNED) == {"DSSM": kept[0]}
+    # Of two the one of more seeds, whichever table has it.
+    more = kept[0] | {"seeds": [1023, 1024], "auc": [0.88, 0.885]}
+    more |= {"made_of": _made_of(more, by_seed)}
+    (records.folder / "movielens" / "bootstrap.jsonl").write_text(json.dumps(more) + "\n")
+    update_bootstrap("movielens", "strict", records, TUNED, tmp_path)
+    assert read_bootstrap(records, "movielens", "strict", TUNED) == {"DSSM": more}
 
 
 def test_nothing_published_stands_beside_synthetic_data(tmp_path):
