@@ -46,27 +46,28 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--settings", choices=(plans.OWN, plans.TUNED), help="of table 2: the scripts' own (default), or tune.py's"
     )
-    parser.add_argument("--seeds", type=positive, default=3, help="number of seeds, from 1023 on (default 3)")
+    parser.add_argument("--seeds", type=positive, help="number of seeds, from 1023 on (default 3)")
     parser.add_argument(
         "--jobs", type=positive, help="runs at a time, one thread each (default: a core each, on CUDA one)"
     )
-    parser.add_argument("--device", default="cpu", help=f"{DEVICES} (default cpu)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where records and tables go")
+    parser.add_argument("--device", help=f"{DEVICES} (default cpu)")
+    parser.add_argument("--results", type=Path, help="where records and tables go (default results/)")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their expected time, and stop")
     arguments = parser.parse_args(words)
     for name in ("datasets", "models", "groups", "protocols"):
         if named := getattr(arguments, name):
             setattr(arguments, name, list(dict.fromkeys(named)))  # twice is once
-    if arguments.jobs is None:
-        arguments.jobs = 1 if arguments.device.startswith("cuda") else os.cpu_count() or 1
     # A flag that would have no effect is refused.
     of_tables = {"datasets": ("2", "ablation", None), "protocols": ("2", "ablation", None), "models": ("2", "ablation")}
-    of_tables |= {"groups": ("ablation",), "dry_run": ("2", "ablation"), "settings": ("2",)}
+    of_tables |= {"groups": ("ablation",), "settings": ("2",), "device": TABLES, "results": TABLES}
+    of_tables |= dict.fromkeys(("dry_run", "seeds", "jobs"), ("2", "ablation"))
     for name, tables in of_tables.items():
         if getattr(arguments, name) and arguments.table not in tables:
             chosen = f"--table {arguments.table}" if arguments.table else "--check-leaks"
             parser.error(f"{flag_name(name)}: has no effect with {chosen}; leave it out")
-    arguments.settings = arguments.settings or plans.OWN
+    for name, default in {"settings": plans.OWN, "seeds": 3, "device": "cpu", "results": RESULTS}.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, default)
     check_device(arguments.device)
     return arguments
 
@@ -89,6 +90,8 @@ from reproduction.processes import only_process, readable, time_left
 def main(arguments: argparse.Namespace) -> int:
     """Run what is missing, then write the tables and figures; returns the exit code."""
     arguments.device = str(resolve_device(arguments.device))
+    if arguments.jobs is None:
+        arguments.jobs = 1 if arguments.device.startswith("cuda") else os.cpu_count() or 1
     if arguments.check_leaks:
         return print_leaks(arguments.datasets or sources_here(), arguments.protocols or list(PROTOCOLS))
     if arguments.dry_run:
@@ -153,14 +156,18 @@ def _make_table(arguments: argparse.Namespace, records: Records, lock: int) -> i
 
 def _runs(arguments: argparse.Namespace, dataset: str, protocol: str) -> list[Run]:
     if arguments.table == "2":
-        runs = plans.table_2(
-            dataset, protocol, arguments.models or list(plans.TABLE_2), arguments.seeds, arguments.settings
-        )
-        if not runs:
-            print(f"{dataset} {protocol}: left out; no search found settings for it (tune.py).")
+        models = arguments.models or list(plans.TABLE_2)
+        runs = plans.table_2(dataset, protocol, models, arguments.seeds, arguments.settings)
+        found = {run.model for run in runs}
+        if absent := [model for model in models if model not in found]:
+            print(f"{dataset} {protocol}: left out, for want of a search (tune.py): {', '.join(absent)}.")
     else:
-        runs = plans.ablation(dataset, protocol, arguments.groups or list(plans.DEFAULT_GROUPS), arguments.seeds)
+        groups = arguments.groups or list(plans.DEFAULT_GROUPS)
+        runs = plans.ablation(dataset, protocol, groups, arguments.seeds)
         runs = [run for run in runs if run.model in (arguments.models or [run.model])]
+        for group in arguments.groups or []:
+            if not plans.variants_of(dataset, group, protocol):
+                print(f"{dataset} {protocol}: --groups {group} has no run there.")
     return [replace(run, device=kind_of_device(arguments.device)) for run in runs]
 
 

@@ -40,6 +40,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--found", type=Path, default=FOUND, help="where records and what they found go")
     parser.add_argument("--dry-run", action="store_true", help="say what is on record and what is to do, and stop")
     arguments = parser.parse_args(words)
+    for name in ("datasets", "protocols", "models"):
+        setattr(arguments, name, list(dict.fromkeys(getattr(arguments, name))))  # twice is once
     check_device(arguments.device)
     if arguments.seed in TABLE_SEEDS:
         parser.error(f"--seed: expected none of the tables' seeds, from {FIRST_SEED} on, got {arguments.seed}")

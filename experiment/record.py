@@ -24,7 +24,7 @@ from preprocessing.files import write_atomically
 from preprocessing.inputs import DenseFeat
 from preprocessing.tables import Dataset
 from training import CHECKPOINT
-from training.checkpoint import ENCODERS_CHECKSUM, load_checkpoint, weights_checksum
+from training.checkpoint import CODE, ENCODERS_CHECKSUM, load_checkpoint, weights_checksum
 from training.distributed import num_processes
 from training.memory import peak_gpu_memory_bytes, peak_memory_bytes
 from training.metrics import auc
@@ -39,6 +39,7 @@ def run_identity(settings: TrainingSettings, data: Dataset, model: nn.Module) ->
     columns = [[c.name, getattr(c, "vocabulary_size", None)] for c in [*data.user_columns, *data.item_columns]]
     identity = {"model": type(model).__name__, "data": data.fingerprint, "vocabulary sizes": columns}
     identity[ENCODERS_CHECKSUM] = hashlib.sha256(encoders_as_json(data.user_encoder, data.item_encoder)).hexdigest()
+    identity[CODE] = code_version(type(model))
     if settings.init_from is not None:
         identity["init_from"] = parent_of(settings.init_from)["weights"]
     return json.loads(json.dumps(identity | settings.identity(type(model))))

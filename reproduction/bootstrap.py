@@ -12,7 +12,7 @@ import numpy as np
 
 from experiment.folder import TEST_LOGITS
 from preprocessing.files import write_atomically
-from reproduction.folders import RUNS, run_folder
+from reproduction.folders import RUNS, record_in_folder, run_folder
 from reproduction.plans import EVERY, OWN, REFERENCE, SUFFIX, table_2_runs
 from reproduction.records import Records, read_json_lines
 from reproduction.runs import DataState, Run, data_state, kind_of_device, load
@@ -87,6 +87,9 @@ def _wanted(
 
 def _logits(run: Run, record: dict, data: DataState, folder: Path) -> np.ndarray | None:
     run = replace(run, device=kind_of_device(record["device"]))
+    made = record_in_folder(run, data, folder)
+    if made is None or made["test"] != record["test"]:  # the record may be of older code or data than the folder
+        return None
     path = run_folder(run, data, folder) / TEST_LOGITS
     return np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
 

@@ -10,6 +10,8 @@ from statistics import median
 
 from tqdm import tqdm
 
+from experiment.flags import as_flag
+from experiment.settings import ON_SAMPLE
 from experiment.tuned import tuned_settings
 from reproduction.folders import RUNS, record_in_folder, run_folder
 from reproduction.plans import SEARCH_OF
@@ -126,8 +128,18 @@ def _result(record: dict) -> str:
 def _start(run: Run, device: str, runs: Path, lock: int) -> _Child:
     folder = run_folder(run, run.data_state(), runs)
     resumed = (folder / CHECKPOINT).exists()
-    arguments = [*run.arguments(), "--output", str(folder), "--device", device, "--resume"]
+    arguments = command_of(run, folder, device)
     return _Child(run, start_process(arguments, folder, lock), folder, time.monotonic(), resumed)
+
+
+def command_of(run: Run, folder: Path, device: str) -> list[str]:
+    """What makes a run in its folder, after `python`.
+
+    It names what a script shortens by itself on the sample that stands in for real data, to be a first look.
+    """
+    settings = run.settings()
+    named = [word for name in ON_SAMPLE for word in as_flag(name, getattr(settings, name)).split()]
+    return [*run.arguments(), *named, "--output", str(folder), "--device", device, "--resume"]
 
 
 def _failure(child: _Child) -> str:

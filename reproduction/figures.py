@@ -14,7 +14,7 @@ from preprocessing.choices import PROTOCOLS
 from reproduction.output import latency_title
 from reproduction.plans import BASE, LABEL_DELAYS, NAMES, OWN, RANKING_MODELS, REFERENCE, SUFFIX, table_2_runs
 from reproduction.records import PROJECT, RESULTS, Records
-from reproduction.runs import settings_of
+from reproduction.runs import script
 from reproduction.tables import Row, auc_by_earlier_rows, changed_rows, delay_rows, latency_rows, table_2_rows
 from training.predict import is_two_tower
 
@@ -75,7 +75,8 @@ def _draw_delays(records: Records, rows: list[Row], dataset: str, data_name: str
     of_model = {row["model"]: row for row in rows if all(f"auc {delay}" in row for delay in LABEL_DELAYS)}
     places = list(LABEL_DELAYS)
     title = f"{data_name}, protocol online"
-    if settings_of(dataset, "temporal").statistics == settings_of(dataset, "online").statistics:
+    by_protocol = script(dataset).Settings.BY_PROTOCOL
+    if by_protocol.get("temporal") == by_protocol.get("online"):
         places, title = [*places, NEVER], f"{title}; {NEVER}: temporal"
         for row in table_2_rows(records, dataset, "temporal", data_name):
             if row["model"] in of_model:

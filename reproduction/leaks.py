@@ -221,7 +221,15 @@ def _furthest(aucs: dict[str, float]) -> str:
 
 def print_leaks(datasets: list[str], protocols: list[str]) -> int:
     """Print a line per dataset and protocol; returns 1 where a protocol other than `paper` leaks, else 0."""
-    wanted = [(d, p) for d in datasets for p in PROTOCOLS if p in protocols and p in SOURCES[d].protocols]
+    every = [(d, p) for d in datasets for p in PROTOCOLS if p in protocols]
+    wanted = [(d, p) for d, p in every if p in SOURCES[d].protocols]
+    if not wanted:
+        raise UserError(
+            f"--check-leaks: expected data that can be split by {', '.join(protocols)}, got {', '.join(datasets)}; "
+            "name others."
+        )
+    for dataset, protocol in sorted({*every} - {*wanted}):
+        print(f"{dataset}: not checked under {protocol}, by which its data cannot be split.")
     checks = []
     with tqdm(total=len(wanted), desc="leaks", unit="check", leave=False, disable=None) as bar:
         for dataset, of_dataset in itertools.groupby(wanted, key=lambda pair: pair[0]):

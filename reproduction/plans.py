@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 
 from experiment.tuned import tuned_settings
@@ -107,11 +108,11 @@ CIR = [
     for weight, temperature, changes in [
         (0.1, 0.1, {"cir_weight": 0.1}),
         (0.3, 0.1, {"cir_weight": 0.3}),
-        (1, 0.1, {}),
+        (1, 0.1, {"cir_weight": 1.0}),  # said, since some scripts have none
         (3, 0.1, {"cir_weight": 3.0}),
-        (1, 0.05, {"cir_temperature": 0.05}),
-        (1, 0.2, {"cir_temperature": 0.2}),
-        (1, 0.5, {"cir_temperature": 0.5}),
+        (1, 0.05, {"cir_weight": 1.0, "cir_temperature": 0.05}),
+        (1, 0.2, {"cir_weight": 1.0, "cir_temperature": 0.2}),
+        (1, 0.5, {"cir_weight": 1.0, "cir_temperature": 0.5}),
     ]
 ]
 # All with one short budget of epochs: an epoch of the largest takes eight times as long as one of the smallest, and all
@@ -290,13 +291,15 @@ def variants_of(dataset: str, group: str, protocol: str) -> list[Variant]:
         return variants
     variants = [replace(v, seeds=None) if v.name == _CHOSEN.get(protocol) else v for v in variants]
     # What the search, or the script's protocol, has by itself is no change to it.
-    return [v for v in variants if not v.tuned or v.name == REFERENCE or not _is_whole_model(v, dataset, protocol)]
+    return [v for v in variants if v.name == REFERENCE or not _is_no_change(v, dataset, protocol)]
 
 
-def _is_whole_model(variant: Variant, dataset: str, protocol: str) -> bool:
-    whole = replace(variant, name=REFERENCE, changes=(), model=REFERENCE)
-    as_whole = variant.run(dataset, protocol).recorded() == whole.run(dataset, protocol).recorded()
-    return variant.model == REFERENCE and as_whole
+def _is_no_change(variant: Variant, dataset: str, protocol: str) -> bool:
+    """Whether it is the whole model, or the Two-Tower with a CIR of weight 0, which is the Two-Tower."""
+    run = variant.run(dataset, protocol)
+    whole = replace(variant, name=REFERENCE, changes=(), model=REFERENCE).run(dataset, protocol)
+    is_whole = variant.model == REFERENCE and run.recorded() == whole.recorded()
+    return is_whole or (variant.model == "DSSMCIR" and run.settings().cir_weight == 0)
 
 
 def ablation(dataset: str, protocol: str, groups: list[str], num_seeds: int) -> list[Run]:
@@ -304,4 +307,7 @@ def ablation(dataset: str, protocol: str, groups: list[str], num_seeds: int) -> 
     # A group's last variants are its longest: started first, they leave no core idle at the end.
     variants = [variant for group in groups for variant in reversed(variants_of(dataset, group, protocol))]
     runs = [run for variant in variants for run in variant.runs(dataset, protocol, num_seeds)]
-    return list(dict.fromkeys(sorted(runs, key=lambda run: run.seed)))
+    by_settings = {}  # two groups may say the same in other words
+    for run in sorted(runs, key=lambda run: run.seed):
+        by_settings.setdefault(json.dumps(run.recorded(), sort_keys=True), run)
+    return list(by_settings.values())

@@ -54,6 +54,7 @@ class Records:
     def add(self, record: dict) -> None:
         """Keep a record in the place of an older one with its settings; the file is replaced in one step."""
         path = self._path(record["dataset"], record["protocol"])
+        self._files.pop(path, None)  # others may have written since it was read
         records = self._read(path)
         records[_key(record["settings"])] = record
         lines = [json.dumps(record, separators=(",", ":")) for _, record in sorted(records.items())]

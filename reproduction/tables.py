@@ -177,6 +177,8 @@ def _compare(
         seeds = sorted(by_name[name].keys() & by_name[reference].keys())
         if name == reference or not seeds:
             continue
+        if by_name[name][seeds[0]]["fingerprint"] != by_name[reference][seeds[0]]["fingerprint"]:
+            continue  # of other data, since these have changed: their difference would be of the data
         ours, theirs = ([by_name[n][seed]["test"]["auc"] for seed in seeds] for n in (reference, name))
         row[column], row[f"{column}_std"] = mean_and_std([sign * (a - b) for a, b in zip(ours, theirs, strict=True)])
         row[f"{column}_seeds"] = len(seeds)

@@ -49,6 +49,11 @@ def test_paper_leaks_and_the_others_do_not(raw, monkeypatch, capsys):
     assert "YES" in capsys.readouterr().out
 
 
+def test_data_that_cannot_be_split_so_are_not_said_to_be_without_a_leak():
+    with pytest.raises(UserError, match="expected data that can be split by temporal, got electronics-part"):
+        print_leaks(["electronics-part"], ["temporal"])
+
+
 def test_a_leak_in_strict_is_found_and_gives_exit_code_1(raw, monkeypatch, capsys):
     monkeypatch.setattr(leaks, "read_raw", lambda dataset: raw)
     monkeypatch.setattr(

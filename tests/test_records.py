@@ -8,6 +8,7 @@ import pytest
 from experiment.settings import parse_settings
 from model import model_class
 from preprocessing.errors import UserError
+from reproduction.execute import command_of
 from reproduction.plans import ABLATION, TABLE_2, ablation, table_2
 from reproduction.records import Records
 from reproduction.runs import SOURCES, DataState, Run, script
@@ -60,6 +61,13 @@ def test_records_stand_on_a_line_each_in_an_order_that_does_not_depend_on_when_t
     first, other = ((tmp_path / folder / "movielens" / "strict.jsonl").read_bytes() for folder in ("a", "b"))
     assert first == other
     assert len(first.splitlines()) == 4
+
+
+def test_a_record_that_another_process_adds_meanwhile_is_kept(tmp_path):
+    ours, theirs = Records(tmp_path), Records(tmp_path)
+    for records, seed in ((ours, 1), (theirs, 2), (ours, 3)):
+        records.add(record_of(Run("movielens", "strict", "DSSM", seed)))
+    assert sorted(Records(tmp_path).by_seed(Run("movielens", "strict", "DSSM"))) == [1, 2, 3]
 
 
 def test_the_records_of_a_run_with_other_seeds_are_found_by_seed(tmp_path):
@@ -122,6 +130,16 @@ def test_the_command_of_a_run_gives_its_settings(dataset):
         settings = parse_settings(script(dataset).Settings, flags, {}, "")
         settings.choose_model(script(dataset).Model)
         assert json.loads(json.dumps(settings.recorded(model_class(run.model)))) == run.recorded()
+
+
+@pytest.mark.parametrize("dataset", SOURCES)
+def test_the_command_that_makes_a_run_is_no_first_look_at_the_sample_that_stands_in(dataset, tmp_path):
+    run = Run(dataset, "strict", "DSSM")
+    _, *flags = command_of(run, tmp_path / "run", "cpu")
+    settings = parse_settings(script(dataset).Settings, flags, {}, "")
+    settings.choose_model(script(dataset).Model)
+    assert settings.shorten() is None
+    assert json.loads(json.dumps(settings.recorded(model_class("DSSM")))) == run.recorded()
 
 
 def test_a_dataset_of_a_script_that_reads_several_names_its_file(monkeypatch):

@@ -14,6 +14,7 @@ import reproduce as script
 from experiment.folder import TEST_LOGITS
 from preprocessing.command import EXIT_BROKEN_PIPE
 from reproduce import parse
+from reproduction import plans
 from reproduction.processes import readable, time_left
 from reproduction.runs import DataState
 
@@ -200,6 +201,8 @@ def test_a_run_that_fails_is_named_and_the_others_are_made(finished, sample_fold
         (("--table", "2", "--groups", "cir"), "--groups"),
         (("--table", "latency", "--dry-run"), "--dry-run"),
         (("--check-leaks", "--dry-run"), "--dry-run"),
+        (("--check-leaks", "--device", "cpu"), "--device"),
+        (("--table", "latency", "--seeds", "3"), "--seeds"),
     ],
 )
 def test_a_mistake_is_refused_with_code_2(arguments, fragment, capsys):
@@ -219,6 +222,12 @@ def test_a_table_without_a_run_is_said_to_have_none(capsys):
         ("movielens", "strict"): []
     }
     assert "nothing to make: --groups delays have no run there." in capsys.readouterr().out
+    plan = script._plan(parse(["--table", "ablation", "--groups", "cir", "delays", "--datasets", "kuairand"]))
+    assert len(plan["kuairand", "strict"]) == len(plans.CIR)
+    assert "kuairand strict: --groups delays has no run there." in capsys.readouterr().out
+    words = ["--table", "2", "--settings", "tuned", "--protocols", "temporal", "--models", "DSSM", "FinalMLP"]
+    assert [run.model for run in script._plan(parse(words))["movielens", "temporal"]] == ["DSSM"] * 3
+    assert "movielens temporal: left out, for want of a search (tune.py): FinalMLP." in capsys.readouterr().out
 
 
 def test_a_device_that_is_not_there_is_refused_before_anything_runs():

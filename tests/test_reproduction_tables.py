@@ -4,18 +4,22 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import matplotlib.image
+import numpy as np
 import pytest
 from test_records import DATA, record_of
 
 import figure.live
 import figure.table_2
+from experiment.folder import RECORD, TEST_LOGITS
 from figure.architecture import draw_architecture
 from figure.pareto import pareto_front
 from preprocessing.choices import STATISTICS
-from reproduction.bootstrap import _made_of, _wanted, read_bootstrap, update_bootstrap
+from reproduction.bootstrap import _logits, _made_of, _wanted, read_bootstrap, update_bootstrap
 from reproduction.figures import draw_across_protocols, draw_groups, draw_latency, draw_protocol
+from reproduction.folders import run_folder
 from reproduction.formats import (
     DELAY_COLUMNS,
     PARTS_COLUMNS,
@@ -29,7 +33,7 @@ from reproduction.latency import FILE as LATENCY
 from reproduction.output import write_ablation, write_latency, write_table_2
 from reproduction.plans import ABLATION, LABEL_DELAYS, NAMES, TUNED, ablation, table_2_run, table_2_runs, variants_of
 from reproduction.records import Records
-from reproduction.runs import FIRST_SEED, DataState
+from reproduction.runs import DATA_NAMES, FIRST_SEED, SOURCES, DataState, script
 from reproduction.tables import ablation_rows, auc_by_earlier_rows, delay_rows, latency_rows, table_2_rows
 
 SYNTHETIC = DataState("movielens-synthetic", synthetic=True, fingerprint="f", tables="t")
@@ -88,6 +92,16 @@ def test_a_lead_is_taken_over_the_seeds_that_both_have(records):
     assert TABLE_2_COLUMNS["seeds"](rows["DSSM"]) == "3"
 
 
+def test_runs_on_other_data_are_not_compared_by_seed(tmp_path):
+    records = Records(tmp_path)
+    add(records, "IntTower", [0.9, 0.91])
+    add(records, "DSSM", [0.8, 0.82])
+    add(records, "DCN", [0.8, 0.82], replace(DATA, fingerprint="of other files"))
+    rows = rows_by_model(records)
+    assert rows["DSSM"]["lead"] == pytest.approx(0.095)
+    assert "lead" not in rows["DCN"]
+
+
 def test_a_lead_over_fewer_seeds_than_a_model_has_says_so(tmp_path):
     records = Records(tmp_path)
     add(records, "IntTower", [0.9, 0.91])
@@ -125,6 +139,18 @@ def test_the_intervals_are_read_from_what_was_recorded(records):
     cell = TABLE_2_COLUMNS["lead, 95 % over users"]
     assert cell(row) == "+0.0200 to +0.0300, of 1"  # of the three seeds that the lead is of
     assert cell(row | {"lead_seeds": 1}) == "+0.0200 to +0.0300"
+
+
+def test_an_interval_is_made_of_logits_of_its_own_records_alone(tmp_path):
+    run = table_2_run("movielens", "strict", "DSSM")
+    folder = run_folder(run, DATA, tmp_path)
+    folder.mkdir(parents=True)
+    np.save(folder / TEST_LOGITS, np.array([0.5], dtype=np.float32))
+    (folder / RECORD).write_text(json.dumps(record_of(run, 0.8)))
+    assert _logits(run, record_of(run, 0.8), DATA, tmp_path) == [0.5]
+    assert _logits(run, record_of(run, 0.7), DATA, tmp_path) is None  # made before the folder's
+    (folder / RECORD).unlink()
+    assert _logits(run, record_of(run, 0.8), DATA, tmp_path) is None
 
 
 def test_an_interval_of_a_lead_stands_until_there_is_one_of_more_seeds():
@@ -185,6 +211,27 @@ def test_a_variant_is_compared_with_the_whole_model_by_what_it_loses(records):
     assert rows["no LightSE"]["difference"] == pytest.approx(-(0.01 + 0.009 + 0.0099) / 3)
     assert PARTS_COLUMNS["difference"](rows["no LightSE"]).startswith("**-0.0096")
     assert rows["Two-Tower"]["seeds"] == 3
+
+
+EVERYWHERE = [(dataset, protocol) for dataset in DATA_NAMES for protocol in SOURCES[dataset].protocols]
+
+
+@pytest.mark.parametrize(("dataset", "protocol"), EVERYWHERE)
+def test_a_row_of_the_ablation_is_what_its_name_says_and_no_other_row_again(dataset, protocol):
+    for variant in variants_of(dataset, "cir", protocol):
+        settings = variant.run(dataset, protocol).settings()
+        assert variant.name == f"weight {settings.cir_weight:g}, temperature {settings.cir_temperature:g}"
+    for group in ("parts", "cir", "heads"):
+        recorded = [json.dumps(v.run(dataset, protocol).recorded()) for v in variants_of(dataset, group, protocol)]
+        assert len(set(recorded)) == len(recorded) > 0
+    plain = next((v for v in variants_of(dataset, "parts", protocol) if v.name == "Two-Tower + CIR"), None)
+    assert plain is None or plain.run(dataset, protocol).settings().cir_weight > 0
+
+
+def test_what_two_groups_have_in_common_is_made_once():
+    runs = ablation("beauty", "strict", ["start", "measures", "statistics"], 1)
+    recorded = [json.dumps(run.recorded()) for run in runs]
+    assert len(set(recorded)) == len(recorded)
 
 
 def test_a_grid_takes_its_first_seed_alone(records):
@@ -303,8 +350,18 @@ def test_auc_by_a_users_earlier_rows_is_the_mean_over_seeds_of_parts_that_have_o
 
 
 def test_the_figures_of_online_have_a_line_for_each_model_and_a_place_for_labels_that_never_come(live, monkeypatch):
-    [axes] = panels(lambda: draw_groups(live, "movielens", "online", "movielens"), monkeypatch, figure.live)
-    assert [text.get_text() for text in axes.get_xticklabels()] == [*LABEL_DELAYS, "never"]
+    def delays():
+        [axes] = panels(lambda: draw_groups(live, "movielens", "online", "movielens"), monkeypatch, figure.live)
+        return axes, [text.get_text() for text in axes.get_xticklabels()]
+
+    # Under temporal a script may have other settings, which would be taken for what late labels cost.
+    assert delays()[1] == [*LABEL_DELAYS]
+    settings = script("movielens").Settings
+    same = settings.BY_PROTOCOL | {"temporal": settings.BY_PROTOCOL["online"]}
+    monkeypatch.setattr(settings, "BY_PROTOCOL", same)
+    live.add(record_of(table_2_run("movielens", "temporal", "IntTower"), 0.83, **REST))
+    axes, places = delays()
+    assert places == [*LABEL_DELAYS, "never"]
     lines = {container.get_label(): container.lines[0].get_ydata() for container in axes.containers}
     assert lines["DCN"] == pytest.approx([0.871, 0.861, 0.851])
     assert lines[NAMES.get("IntTower", "IntTower")] == pytest.approx([0.881, 0.871, 0.861, 0.83])

@@ -178,6 +178,15 @@ def test_another_run_in_the_folder_is_refused_and_left_alone(
     assert contents(copy) == before
 
 
+def test_a_run_is_not_resumed_with_other_code_than_began_it(finished, sample_folder, tmp_path, monkeypatch):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    before = contents(copy)
+    monkeypatch.setattr("experiment.record.code_version", lambda model: "c" * 64)  # a file of it was edited
+    result = train("--data", sample_folder, "--output", copy, "--resume", *QUICK)
+    assert_refused(result, "code is ", "Go on with the code that began it, or another --output")
+    assert contents(copy) == before
+
+
 def test_a_run_on_other_data_is_not_resumed(finished, sample_folder, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
     folder = shutil.copytree(sample_folder, tmp_path / "ml-1m")

@@ -17,6 +17,7 @@ import optuna
 import pytest
 from shell import assert_refused, copy_of_the_project, environment, run
 
+import tune
 from experiment.model_settings import model_fields, taken_fields
 from experiment.settings import parse_settings
 from experiment.tuned import FOUND, tuned_settings
@@ -367,6 +368,12 @@ def test_a_preset_of_what_was_not_searched_is_refused(found, monkeypatch):
 )
 def test_a_search_that_could_not_be_meant_is_refused(flags, reason):
     assert_refused(run("tune.py", *flags), reason)
+
+
+def test_a_study_that_is_named_twice_is_made_once():
+    twice = {"models": ["DCN", "LR", "DCN"], "datasets": ["movielens"] * 2, "protocols": ["strict"] * 2}
+    named = tune.parse([word for name, words in twice.items() for word in (f"--{name}", *words)])
+    assert (named.models, named.datasets, named.protocols) == (["DCN", "LR"], ["movielens"], ["strict"])
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from preprocessing.errors import UserError, is_out_of_memory
 from preprocessing.files import write_atomically
 
 ENCODERS_CHECKSUM = "encoders"  # of an identity: the sha256 of the file that turns raw ids into the weights' rows
+CODE = "code"  # of an identity: the version of the code that shapes the weights
 
 
 def save_checkpoint(path: Path, state: dict, before: Callable[[], None] | None = None) -> None:
@@ -78,13 +79,14 @@ def load_checkpoint(path: Path, identity: dict | None = None, device: str | torc
 
 def _compare(path: Path, saved: dict, wanted: dict) -> None:
     keys = sorted(saved.keys() | wanted.keys(), key=lambda key: (key != "model", key))  # the model says most
-    older = {ENCODERS_CHECKSUM} - saved.keys()  # a checkpoint that was written before it was noted
+    older = {ENCODERS_CHECKSUM, CODE} - saved.keys()  # a checkpoint that was written before they were noted
     different = [key for key in keys if saved.get(key) != wanted.get(key) and key not in older]
     if different:
         pairs = [(key, _short(saved.get(key)), _short(wanted.get(key))) for key in different[:4]]
         listed = "; ".join(f"{key} is {there} there, {here} here" for key, there, here in pairs)
         more = f"; and {len(different) - 4} more" if len(different) > 4 else ""
-        raise UserError(f"{path}: belongs to another run: {listed}{more}. Use its settings, or another --output.")
+        use = "Go on with the code that began it" if CODE in different else "Use its settings"
+        raise UserError(f"{path}: belongs to another run: {listed}{more}. {use}, or another --output.")
 
 
 def _short(value) -> str:

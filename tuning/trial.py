@@ -38,6 +38,7 @@ from dataclasses import replace
 
 import optuna
 
+from experiment.code_version import code_version
 from experiment.run import make_trainer
 from model import model_class
 from preprocessing.errors import is_out_of_memory
@@ -125,9 +126,9 @@ def main(arguments: argparse.Namespace) -> None:
     else:
         trial, (best, times) = None, trainings_after(trials, study.own_course)[0]
         parameters, chosen = best["parameters"], best["settings"]
-    asked = json.dumps(chosen | {"times": times})
-    print(asked, flush=True)
-    forget_another(arguments.folder, asked)
+    print(json.dumps(chosen | {"times": times}), flush=True)
+    code = code_version(model_class(study.model))
+    forget_another(arguments.folder, json.dumps(chosen | {"times": times, "code": code}))
     settings = study.run(chosen, times).settings()
     settings.device, settings.resume = arguments.device, True
     data = replace(load(study.dataset, study.protocol), embedding_dim=settings.embedding_dim)
